@@ -1,0 +1,108 @@
+import { z } from "zod";
+import { NAME } from "./names.ts";
+import { readYaml } from "./yaml-file.ts";
+
+/**
+ * The configuration of one Interlock process: `interlock.yaml`. Every field has a default, so no file is needed to
+ * start. Paths are relative to the working directory.
+ */
+
+const name = z.string().regex(NAME, "use 1 to 64 letters, digits, '-' or '_', the first a letter or digit");
+const bytes = z.int().min(1);
+
+const key = z.discriminatedUnion("kind", [
+  z.strictObject({
+    kind: z.literal("agent"),
+    sha256: z.string().regex(/^[0-9a-f]{64}$/, "give the SHA-256 of the key as 64 lower-case hex digits"),
+    tenant: name,
+    agent: name,
+  }),
+  z.strictObject({
+    kind: z.literal("person"),
+    sha256: z.string().regex(/^[0-9a-f]{64}$/, "give the SHA-256 of the key as 64 lower-case hex digits"),
+    tenant: name,
+    name,
+    roles: z.array(z.enum(["reviewer", "operator"])).min(1),
+    groups: z.array(name).default([]),
+  }),
+]);
+
+export const keysSchema = z.strictObject({ keys: z.array(key).max(10_000) });
+export type ApiKey = z.output<typeof key>;
+
+const tls = z.strictObject({
+  cert: z.string().describe("PEM file of the server's certificate chain"),
+  key: z.string().describe("PEM file of its private key"),
+  client_ca: z.string().optional().describe("PEM file; when set, clients must present a certificate signed by it"),
+});
+
+const journal = z.discriminatedUnion("kind", [
+  z.strictObject({
+    kind: z.literal("sqlite"),
+    synchronous: z.enum(["full", "normal"]).default("full").describe("full survives power loss, normal only a crash"),
+  }),
+  z.strictObject({
+    kind: z.literal("jetstream"),
+    replicas: z.union([z.literal(1), z.literal(3), z.literal(5)]).default(1),
+  }),
+]);
+
+const nats = z.strictObject({
+  url: z.string().regex(/^(nats|tls):\/\//, "begin with nats:// or tls://"),
+  user: z.string().optional(),
+  password_file: z.string().optional().describe("file that holds the password"),
+});
+
+const runner = z.strictObject({
+  id: name.default("runner-1"),
+  isolates: z
+    .strictObject({
+      workers: z.int().min(1).max(64).default(4).describe("worker processes at most"),
+      warm: z.int().min(0).max(64).default(1).describe("worker processes kept ready"),
+    })
+    .prefault({}),
+  containers: z
+    .enum(["auto", "off", "required"])
+    .default("auto")
+    .describe("auto: where an engine answers; required: refuse to start without"),
+  builtins: z.boolean().default(false).describe("functions inside the runner, for benchmarks"),
+  max_concurrent: z.int().min(1).max(10_000).default(256),
+});
+
+export const configSchema = z.strictObject({
+  listen: z
+    .string()
+    .regex(/^[^\s:]+:\d{1,5}$/, "write host:port, e.g. 127.0.0.1:7443")
+    .default("127.0.0.1:7443"),
+  tls: tls.optional(),
+  state: z.string().default(".interlock").describe("directory of the journal, keys and credentials"),
+  policies: z.string().default("policies").describe("directory of model.conf, policy.csv, budgets.yaml and tools/"),
+  journal: journal.optional().describe("default: sqlite, or jetstream where nats is set"),
+  nats: nats.optional().describe("set: services talk over NATS and state lives in JetStream"),
+  keys: z.string().optional().describe("file of API keys; default: keys.yaml in state"),
+  signing_key: z.string().optional().describe("Ed25519 PEM; default: signing.pem in state"),
+  trusted_keys: z
+    .array(z.string())
+    .optional()
+    .describe("public PEMs whose permits the runner accepts; default: signing.pub.pem in state"),
+  secrets: z.array(z.string()).default([]).describe("files whose content is masked wherever it appears in output"),
+  runner: runner.prefault({}),
+  loops: z
+    .strictObject({ exact_repeat_limit: z.int().min(1).max(1000).default(3) })
+    .prefault({})
+    .describe("the same call, in a row, at most this often"),
+  max_message_bytes: bytes.max(64 << 20).default(4 << 20),
+  log_level: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
+});
+
+export type Config = z.output<typeof configSchema>;
+export type ConfigInput = z.input<typeof configSchema>;
+
+/** @throws FileProblems naming file, line, field and mend. */
+export function readConfig(file: string): Config {
+  return readYaml(file, configSchema).value;
+}
+
+export function defaultConfig(): Config {
+  return configSchema.parse({});
+}
