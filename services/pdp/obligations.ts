@@ -1,0 +1,81 @@
+import { NAME } from "../shared/names.ts";
+import type { Limits, Obligations, Outcome } from "./decide.ts";
+
+export type ObligationsResult =
+  | { readonly kind: "ok"; readonly obligations: Obligations }
+  | { readonly kind: "refused"; readonly message: string };
+
+const LIMITS: Readonly<Record<string, keyof Limits>> = {
+  wall_ms: "wallMs",
+  cpu_ms: "cpuMs",
+  memory_bytes: "memoryBytes",
+  output_bytes: "outputBytes",
+  pids: "pids",
+};
+const APPROVAL = ["approver_group", "quorum", "ttl"];
+const MAX_QUORUM = 10;
+const UNIT_MS: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+const MAX_TTL_MS = 30 * 86_400_000;
+
+/** `approver_group=support-leads;quorum=2;ttl=1h;wall_ms=5000`. What is not known is refused, never ignored. */
+export function parseObligations(text: string, outcome: Outcome): ObligationsResult {
+  if (text === "") return { kind: "ok", obligations: {} };
+  if (outcome === "deny") return refused("A deny rule imposes nothing; leave this column empty.");
+  const pairs = text.split(";").map((pair) => pair.split("=").map((part) => part.trim()));
+  const seen = new Set<string>();
+  const limits: { -readonly [K in keyof Limits]: Limits[K] } = {};
+  const approval: { -readonly [K in keyof Obligations]: Obligations[K] } = {};
+  for (const [key = "", value = "", ...more] of pairs) {
+    if (more.length > 0 || value === "") return refused(`Write '${[key, value, ...more].join("=")}' as name=value.`);
+    if (seen.has(key)) return refused(`${key} is given twice; keep one.`);
+    seen.add(key);
+    const limit = Object.hasOwn(LIMITS, key) ? LIMITS[key] : undefined;
+    if (limit !== undefined) {
+      const number = wholeNumber(value, Number.MAX_SAFE_INTEGER);
+      if (number === undefined) return refused(`${key}=${value}: give a whole number of at least 1.`);
+      limits[limit] = number;
+      continue;
+    }
+    if (!APPROVAL.includes(key)) {
+      return refused(`${key} is no obligation; there are ${[...APPROVAL, ...Object.keys(LIMITS)].join(", ")}.`);
+    }
+    if (outcome !== "require_approval")
+      return refused(`${key} is for require_approval rules; this one says ${outcome}.`);
+    const message = setApproval(approval, key, value);
+    if (message !== undefined) return refused(`${key}=${value}: ${message}`);
+  }
+  return { kind: "ok", obligations: { ...approval, ...(Object.keys(limits).length > 0 && { limits }) } };
+}
+
+/** Returns what is wrong, if anything. */
+function setApproval(
+  approval: { -readonly [K in keyof Obligations]: Obligations[K] },
+  key: string,
+  value: string,
+): string | undefined {
+  if (key === "approver_group") {
+    if (!NAME.test(value)) return "use 1 to 64 letters, digits, '-' or '_', the first a letter or digit.";
+    approval.approverGroup = value;
+    return undefined;
+  }
+  if (key === "quorum") {
+    const quorum = wholeNumber(value, MAX_QUORUM);
+    if (quorum === undefined) return `give a whole number from 1 to ${MAX_QUORUM}.`;
+    approval.quorum = quorum;
+    return undefined;
+  }
+  const [, count = "", unit = ""] = /^(\d+)([smhd])$/.exec(value) ?? [];
+  const ttlMs = (wholeNumber(count, MAX_TTL_MS) ?? 0) * (UNIT_MS[unit] ?? 0);
+  if (ttlMs < 1 || ttlMs > MAX_TTL_MS) return "give a time such as 30s, 15m, 1h or 7d, at most 30d.";
+  approval.approvalTtlMs = ttlMs;
+  return undefined;
+}
+
+function wholeNumber(text: string, max: number): number | undefined {
+  const value = /^\d{1,16}$/.test(text) ? Number(text) : 0;
+  return value >= 1 && value <= max ? value : undefined;
+}
+
+function refused(message: string): ObligationsResult {
+  return { kind: "refused", message };
+}

@@ -1,0 +1,141 @@
+import type { MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import { z } from "zod";
+import {
+  DecisionKind,
+  type DecisionSchema,
+  type FactsSchema,
+  Impact,
+  LoopVerdict,
+} from "../../proto/interlock/v1/types_pb.ts";
+import { JsonError, type JsonObject, parseJson } from "../shared/json.ts";
+import { NAME, TOOL_NAME } from "../shared/names.ts";
+import { RpcError } from "../shared/rpc/errors.ts";
+import type { Decision, Limits, Outcome } from "./decide.ts";
+import { EFFECTS, type Facts, LABELS } from "./facts.ts";
+
+/** Protobuf to our own types and back. What is unspecified or unknown is refused, never defaulted. */
+
+const MAX_ARGUMENTS_BYTES = 256 << 10;
+/** 9999-12-31T23:59:59Z: the last second a date is written for with four digits. */
+const MAX_SECONDS = 253_402_300_799n;
+
+const nameRule = "use 1 to 64 letters, digits, '-' or '_', the first a letter or digit";
+const name = z.string().regex(NAME, nameRule);
+const nameOrEmpty = z.union([z.literal(""), name], nameRule);
+
+function known<T extends string>(values: Readonly<Record<number, T>>) {
+  return z.int().transform((value, context): T => {
+    const found = values[value];
+    if (found !== undefined) return found;
+    context.addIssue(
+      `${value} is not known; use ${Object.keys(values).join(", ")} (${Object.values(values).join(", ")})`,
+    );
+    return z.NEVER;
+  });
+}
+
+const argumentsJson = z.string().transform((text, context): JsonObject => {
+  try {
+    if (Buffer.byteLength(text) > MAX_ARGUMENTS_BYTES) {
+      throw new JsonError("", `It is longer than ${MAX_ARGUMENTS_BYTES} bytes; send less.`);
+    }
+    const value = parseJson(text);
+    if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as JsonObject;
+    throw new JsonError("", "It is not a JSON object; send one, {} when the tool takes nothing.");
+  } catch (error) {
+    if (!(error instanceof JsonError)) throw error;
+    context.addIssue(error.path === "" ? error.message : `${error.path}: ${error.message}`);
+    return z.NEVER;
+  }
+});
+
+const factsSchema = z
+  .object({
+    principal: z.object({ tenant: name, agent: name, session: nameOrEmpty, user: nameOrEmpty }, "name who asks"),
+    tool: z.object(
+      {
+        name: z.string().regex(TOOL_NAME, "use dotted lower-case words, e.g. orders.refund"),
+        version: z.string().regex(/^\d+\.\d+\.\d+$/, "use major.minor.patch"),
+        impact: known({ [Impact.LOW]: "low", [Impact.MEDIUM]: "medium", [Impact.HIGH]: "high" }),
+        effects: z.array(z.enum(EFFECTS, `use ${EFFECTS.join(", ")}`)).max(EFFECTS.length),
+        groups: z.array(z.string().min(1).max(64)).max(16),
+      },
+      "describe the tool",
+    ),
+    argumentsJson,
+    labels: z.array(z.enum(LABELS, `use ${LABELS.join(", ")}`)).max(LABELS.length),
+    loop: known({
+      [LoopVerdict.CLEAR]: "clear",
+      [LoopVerdict.REPEATING]: "repeating",
+      [LoopVerdict.STOPPED]: "stopped",
+    }),
+    time: z.object(
+      { seconds: z.bigint().min(0n).max(MAX_SECONDS), nanos: z.int().min(0).max(999_999_999) },
+      "give the time of the call",
+    ),
+  })
+  .transform(
+    ({ principal, tool, argumentsJson: args, labels, loop, time }): Facts => ({
+      ...principal,
+      tool,
+      args,
+      labels,
+      loop,
+      timeMs: Number(time.seconds) * 1000 + Math.floor(time.nanos / 1e6),
+    }),
+  );
+
+/** @throws RpcError INVALID_ARGUMENT naming the field, as `facts.tool.impact`. */
+export function parseFacts(
+  field: string,
+  message: MessageShape<typeof FactsSchema> | undefined,
+  tenant: string,
+): Facts {
+  const parsed = factsSchema.safeParse({
+    ...message,
+    principal: message?.principal && { ...message.principal, tenant },
+  });
+  if (parsed.success) return parsed.data;
+  const issue = parsed.error.issues[0];
+  const path = (issue?.path ?? []).map((part) => String(part).replaceAll(/[A-Z]/g, (c) => `_${c.toLowerCase()}`));
+  const at = [field, ...path].join(".");
+  throw new RpcError({
+    code: "INVALID_ARGUMENT",
+    reason: "FIELD_INVALID",
+    field: at,
+    message: `Change ${at}: ${issue?.message.replace(/\.$/, "")}.`,
+    cause: parsed.error,
+  });
+}
+
+const KINDS: Readonly<Record<Outcome, DecisionKind>> = {
+  allow: DecisionKind.ALLOW,
+  deny: DecisionKind.DENY,
+  require_approval: DecisionKind.REQUIRE_APPROVAL,
+};
+
+export function toDecision(decision: Decision, revision: string): MessageInitShape<typeof DecisionSchema> {
+  const { limits, approverGroup, quorum, approvalTtlMs } = decision.obligations;
+  return {
+    kind: KINDS[decision.outcome],
+    reasons: [...decision.reasons],
+    matchedRules: [...decision.matchedRules],
+    obligations: {
+      ...(limits && { limits: toLimits(limits) }),
+      approverGroup: approverGroup ?? "",
+      quorum: quorum ?? 0,
+      approvalTtlMs: BigInt(approvalTtlMs ?? 0),
+    },
+    revision,
+  };
+}
+
+function toLimits(limits: Limits) {
+  return {
+    wallMs: BigInt(limits.wallMs ?? 0),
+    cpuMs: BigInt(limits.cpuMs ?? 0),
+    memoryBytes: BigInt(limits.memoryBytes ?? 0),
+    outputBytes: BigInt(limits.outputBytes ?? 0),
+    pids: limits.pids ?? 0,
+  };
+}
