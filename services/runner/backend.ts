@@ -1,0 +1,99 @@
+import type { SandboxSpec } from "../shared/manifest.ts";
+
+/** One way to run a call: isolates, containers, builtins. The service checks permits; a backend confines. */
+export interface Backend extends AsyncDisposable {
+  readonly kind: SandboxKind;
+  describe(): Promise<readonly Capability[]>;
+  /**
+   * Refuses what cannot be enforced here; never weakens it.
+   * @throws RpcError FAILED_PRECONDITION, before anything has started.
+   */
+  check(spec: RunSpec): void;
+  /**
+   * Runs to exactly one result. Nothing that the program does makes it throw: only a fault of the sandbox machinery
+   * does, as an RpcError. Aborting the signal kills the sandbox; the result then ends "killed".
+   */
+  run(spec: RunSpec, io: RunIo): Promise<RunResult>;
+}
+
+export type SandboxKind = SandboxSpec["kind"];
+
+/** One way to run, or why not. */
+export type Capability = {
+  readonly kind: SandboxKind;
+  /** process for isolates; runc, gvisor or kata for containers; none for builtins. */
+  readonly isolationClass: string;
+  readonly available: boolean;
+  /** Why not, and how to mend it. */
+  readonly note: string;
+  readonly images: readonly string[];
+  /** What holds, e.g. no-network, memory-limit. */
+  readonly enforced: readonly string[];
+  /** What was wanted and does not hold on this machine. */
+  readonly missing: readonly string[];
+};
+
+/** What a permit allowed, as the service checked it. */
+export type RunSpec = {
+  readonly callId: string;
+  readonly tenant: string;
+  readonly session: string;
+  readonly tool: string;
+  readonly sandbox: SandboxSpec;
+  /** Canonical JSON of an object. */
+  readonly argumentsJson: string;
+  /** Every bound is set: the service has filled in the manifest's where the permit left one open. */
+  readonly limits: Limits;
+  /** host:port entries. Empty: no network. */
+  readonly egress: readonly string[];
+};
+
+export type Limits = {
+  readonly wallMs: number;
+  readonly cpuMs: number;
+  readonly memoryBytes: number;
+  /** Of the result, of stdout and of stderr, each. */
+  readonly outputBytes: number;
+  readonly pids: number;
+};
+
+export type OutputStream = "stdout" | "stderr";
+
+export type RunIo = {
+  /** As it comes and within the output limit. Must not throw. */
+  readonly onOutput: (stream: OutputStream, text: string) => void;
+  readonly signal: AbortSignal;
+};
+
+/** See interlock.v1.RunEnd. */
+export type RunEnd = "exited" | "timeout" | "cpu" | "oom" | "killed" | "lost";
+
+export type RunResult = {
+  readonly end: RunEnd;
+  readonly exitCode: number;
+  /** The value the tool returned, as JSON; empty when it returned none. */
+  readonly resultJson: string;
+  readonly stdout: string;
+  readonly stderr: string;
+  /** Output was cut: head and tail are kept. */
+  readonly truncated: boolean;
+  /** What went wrong inside, for the agent; empty when nothing did. */
+  readonly error: string;
+  readonly usage: Usage;
+  readonly enforcement: Enforcement;
+};
+
+export type Usage = {
+  readonly wallMs: number;
+  readonly cpuMs: number;
+  readonly peakMemoryBytes: number;
+  readonly outputBytes: number;
+};
+
+/** What really confined a run. */
+export type Enforcement = {
+  readonly kind: SandboxKind;
+  readonly isolationClass: string;
+  readonly enforced: readonly string[];
+  readonly missing: readonly string[];
+};

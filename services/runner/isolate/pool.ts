@@ -1,0 +1,132 @@
+import type { Log } from "../../shared/log.ts";
+import type { Confinement } from "./confine.ts";
+import { WorkerProcess } from "./worker-process.ts";
+
+export type PoolOptions = {
+  readonly confinement: Confinement;
+  /** Worker processes at most. */
+  readonly workers: number;
+  /** Kept ready for whoever comes. */
+  readonly warm: number;
+  readonly log: Log;
+};
+
+/** A process is replaced after so many programs, before what they left behind adds up. */
+const MAX_RUNS = 200;
+/** Or once it holds more than this between two of them. */
+const MAX_RESIDENT_BYTES = 200 << 20;
+
+type Waiter = { readonly tenant: string; readonly take: (worker: WorkerProcess) => void };
+
+/** Worker processes, each for one tenant and for one program at a time. First come, first served. */
+export class WorkerPool implements AsyncDisposable {
+  readonly #options: PoolOptions;
+  readonly #all = new Set<WorkerProcess>();
+  readonly #idle = new Set<WorkerProcess>();
+  #waiters: Waiter[] = [];
+  #closed = false;
+
+  constructor(options: PoolOptions) {
+    this.#options = options;
+    this.#refill();
+  }
+
+  /** A worker that has run nothing but this tenant's programs. Rejects when the signal aborts first. */
+  acquire(tenant: string, signal: AbortSignal): Promise<WorkerProcess> {
+    return new Promise((resolve, reject) => {
+      const waiter: Waiter = {
+        tenant,
+        take: (worker) => {
+          signal.removeEventListener("abort", giveUp);
+          resolve(worker);
+        },
+      };
+      const giveUp = (): void => {
+        this.#waiters = this.#waiters.filter((each) => each !== waiter);
+        reject(signal.reason);
+      };
+      if (signal.aborted) return reject(signal.reason);
+      signal.addEventListener("abort", giveUp, { once: true });
+      this.#waiters.push(waiter);
+      this.#serve();
+    });
+  }
+
+  /** Gives a worker back: to be used again where it is fit for it. */
+  release(worker: WorkerProcess): void {
+    const worn = worker.runs >= MAX_RUNS || (worker.residentBytes() ?? 0) > MAX_RESIDENT_BYTES;
+    if (worn) worker.kill("it has run its share of programs");
+    else if (worker.isReady && !this.#closed) this.#idle.add(worker);
+    else worker.kill("it was not ready for another program");
+    this.#serve();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true;
+    const all = [...this.#all];
+    for (const worker of all) worker.kill("the runner stops");
+    await Promise.all(all.map((worker) => worker.ended));
+  }
+
+  #serve(): void {
+    while (!this.#closed) {
+      const waiter = this.#waiters[0];
+      if (waiter === undefined) break;
+      const worker = this.#find(waiter.tenant);
+      if (worker === undefined) break;
+      this.#waiters.shift();
+      this.#idle.delete(worker);
+      worker.tenant = waiter.tenant;
+      waiter.take(worker);
+    }
+    this.#refill();
+  }
+
+  #find(tenant: string): WorkerProcess | undefined {
+    let fresh: WorkerProcess | undefined;
+    for (const worker of this.#idle) {
+      if (worker.tenant === tenant) return worker;
+      if (worker.tenant === undefined) fresh ??= worker;
+    }
+    if (fresh !== undefined) return fresh;
+    // Full of others' workers that rest: one of them makes room. Its end brings a fresh one, which serves the waiter.
+    if (this.#all.size >= this.#options.workers) for (const worker of this.#idle) return this.#evict(worker);
+    return undefined;
+  }
+
+  #evict(worker: WorkerProcess): undefined {
+    this.#idle.delete(worker);
+    worker.kill("another tenant needs its place");
+  }
+
+  /** As many fresh ones as wait, and the warm ones beyond them. */
+  #refill(): void {
+    if (this.#closed) return;
+    const fresh = [...this.#all].filter((worker) => worker.tenant === undefined && worker.isAlive).length;
+    const wanted = this.#waiters.length + this.#options.warm - fresh;
+    for (let i = 0; i < wanted && this.#all.size < this.#options.workers; i++) this.#spawn();
+  }
+
+  #spawn(): void {
+    const worker = new WorkerProcess(this.#options.confinement);
+    this.#all.add(worker);
+    worker.ready().then(
+      () => {
+        this.#idle.add(worker);
+        this.#serve();
+      },
+      () => {}, // its end, below, says why
+    );
+    void worker.ended.then(({ why }) => {
+      this.#all.delete(worker);
+      this.#idle.delete(worker);
+      if (worker.runs > 0 || this.#closed) this.#serve();
+      else {
+        this.#options.log.error({ why }, "isolate.worker.failed");
+        setTimeout(() => this.#serve(), RESPAWN_MS).unref(); // one that cannot start is not started in a tight loop
+      }
+    });
+  }
+}
+
+const RESPAWN_MS = 500;

@@ -1,0 +1,32 @@
+import type { Manifest } from "../shared/manifest.ts";
+import type { Limits, RunSpec } from "./backend.ts";
+import type { PermittedCall } from "./permit.ts";
+
+/** What runs: the permit's call within the manifest's bounds. Clamps, never widens. */
+export function planRun(call: PermittedCall, manifest: Manifest, argumentsJson: string): RunSpec {
+  return {
+    callId: call.callId,
+    tenant: call.tenant,
+    session: call.session,
+    tool: manifest.name,
+    sandbox: manifest.sandbox,
+    argumentsJson,
+    limits: planLimits(call.limits, manifest.limits),
+    egress: call.egress.filter((entry) => manifest.egress.includes(entry)),
+  };
+}
+
+function planLimits(permit: PermittedCall["limits"], manifest: Manifest["limits"]): Limits {
+  return {
+    wallMs: tighter(permit.wallMs, manifest.wall_ms),
+    cpuMs: tighter(permit.cpuMs, manifest.cpu_ms),
+    memoryBytes: tighter(permit.memoryBytes, manifest.memory_bytes),
+    outputBytes: tighter(permit.outputBytes, manifest.output_bytes),
+    pids: tighter(permit.pids, manifest.pids),
+  };
+}
+
+/** A permit's zero leaves the bound to the manifest. */
+function tighter(permit: number, manifest: number): number {
+  return permit === 0 ? manifest : Math.min(permit, manifest);
+}

@@ -1,0 +1,47 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import type { CapabilitySchema } from "../../proto/interlock/v1/runner_pb.ts";
+import { type RunResultSchema, RunEnd as WireEnd } from "../../proto/interlock/v1/types_pb.ts";
+import type { Capability, RunEnd, RunResult } from "./backend.ts";
+
+const ENDS: Record<RunEnd, WireEnd> = {
+  exited: WireEnd.EXITED,
+  timeout: WireEnd.TIMEOUT,
+  cpu: WireEnd.CPU,
+  oom: WireEnd.OOM,
+  killed: WireEnd.KILLED,
+  lost: WireEnd.LOST,
+};
+
+export function toRunResult(result: RunResult): MessageInitShape<typeof RunResultSchema> {
+  const { usage, enforcement } = result;
+  return {
+    end: ENDS[result.end],
+    exitCode: result.exitCode,
+    resultJson: result.resultJson,
+    stdout: result.stdout,
+    stderr: result.stderr,
+    truncated: result.truncated,
+    error: result.error,
+    usage: {
+      wallMs: toUint64(usage.wallMs),
+      cpuMs: toUint64(usage.cpuMs),
+      peakMemoryBytes: toUint64(usage.peakMemoryBytes),
+      outputBytes: toUint64(usage.outputBytes),
+    },
+    enforcement: {
+      kind: enforcement.kind,
+      isolationClass: enforcement.isolationClass,
+      enforced: [...enforcement.enforced],
+      missing: [...enforcement.missing],
+    },
+  };
+}
+
+export function toCapability(found: Capability): MessageInitShape<typeof CapabilitySchema> {
+  return { ...found, images: [...found.images], enforced: [...found.enforced], missing: [...found.missing] };
+}
+
+/** Rounded up: what was used is never reported as nothing. */
+function toUint64(value: number): bigint {
+  return BigInt(Math.ceil(value));
+}
