@@ -1,0 +1,396 @@
+import type { ApprovalsService } from "../../proto/interlock/v1/approvals_pb.ts";
+import type { LedgerService } from "../../proto/interlock/v1/ledger_pb.ts";
+import type { PdpService } from "../../proto/interlock/v1/pdp_pb.ts";
+import type { Executor } from "../shared/executor.ts";
+import type { Log } from "../shared/log.ts";
+import { RpcError } from "../shared/rpc/errors.ts";
+import type { Client } from "../shared/rpc/types.ts";
+import type { Signer } from "../shared/signing.ts";
+import { advance, begin, type CallCommand, type CallEvent, type CallProgress, type Step } from "./call.ts";
+import type { Tool } from "./catalog.ts";
+import { type ControlState, switchAgainst } from "./control.ts";
+import { Ending, priceOf } from "./ending.ts";
+import { LiveCall, type Waiters } from "./live.ts";
+import type { LoopVerdict } from "./loops.ts";
+import { type Mask, maskResult } from "./mask.ts";
+import type { Call, CallView, Decision, Refusal, RunResult } from "./model.ts";
+import { streamOf, summaryOf } from "./model.ts";
+import type { Outbox } from "./outbox.ts";
+import { guardRefusal, recordRefusal, serviceDown } from "./refusals.ts";
+import { RUN_SLACK_MS, type Runners, wallMsOf } from "./runners.ts";
+import { glance, type SessionCommand, type SessionEvent, type SessionRefusal, type SessionState } from "./session.ts";
+import { fromDecision, toAmount, toFacts, toRefusal, toTimestamp } from "./wire.ts";
+
+export type Sessions = Executor<SessionState, SessionCommand, SessionEvent, SessionRefusal>;
+
+export type PipelineOptions = {
+  readonly sessions: Sessions;
+  /** The kill switches as they are now. */
+  readonly switches: () => ControlState;
+  readonly pdp: Client<typeof PdpService>;
+  readonly ledger: Client<typeof LedgerService>;
+  readonly approvals: Client<typeof ApprovalsService>;
+  readonly runners: Runners;
+  readonly signer: Signer;
+  readonly mask: Mask;
+  readonly outbox: Outbox;
+  readonly waiters: Waiters;
+  readonly repeatLimit: number;
+  readonly newId: () => string;
+  readonly now: () => number;
+  readonly log: Log;
+};
+
+/** What one request brings along. */
+export type CallIo = {
+  readonly signal: AbortSignal;
+  /** Unix milliseconds. */
+  readonly deadlineMs?: number;
+  readonly traceParent?: string;
+};
+
+/** Where a call stands when the shell lets go of it. */
+export type Standing =
+  | { readonly kind: "ended"; readonly view: CallView }
+  | { readonly kind: "parked"; readonly view: CallView }
+  /** It is the call of that id, which this request repeats; empty: the same call, elsewhere. */
+  | { readonly kind: "following"; readonly callId: string };
+
+/** One call while it is worked on. */
+export type Work = {
+  readonly call: Call;
+  readonly tool: Tool;
+  readonly live: LiveCall;
+  readonly io: CallIo;
+  readonly attempt: string;
+  /** What people were asked under; set when the call was parked before. */
+  readonly askedUnder?: Decision;
+  /** The attempt that this one replaces. */
+  readonly replaces?: string;
+  /** Where what is not there yet is waited for: nobody else will try again. */
+  readonly patient?: boolean;
+  /** As the session was when it was last looked at. */
+  labels: readonly string[];
+  loop: LoopVerdict;
+  /** The last one made of it here. */
+  decision?: Decision;
+  ended?: CallView;
+};
+
+/** How long each of the services that are asked may take. */
+const ASK_MS = 2_500;
+const DEFAULT_APPROVAL_MS = 3_600_000;
+/** Beyond all that is bounded: how long a hold outlives what it is for. */
+const LEASE_SLACK_MS = 45_000;
+const PATIENCE_MS = 120_000;
+
+/** The shell around `advance`: performs each command, feeds back what came of it. */
+export class Pipeline {
+  readonly #options: PipelineOptions;
+  readonly #ending: Ending;
+  /** The calls this process works on. */
+  readonly live = new Map<string, Work>();
+
+  constructor(options: PipelineOptions) {
+    this.#options = options;
+    this.#ending = new Ending(options);
+  }
+
+  /** Takes a new call as far as it can go. */
+  async start(call: Call, tool: Tool, io: CallIo, watch?: (live: LiveCall) => void): Promise<Standing> {
+    const work = this.newWork(call, tool, io);
+    watch?.(work.live);
+    return await this.drive(work, begin());
+  }
+
+  newWork(call: Call, tool: Tool, io: CallIo, more: Pick<Work, "askedUnder" | "replaces" | "patient"> = {}): Work {
+    const { newId, now } = this.#options;
+    return {
+      call,
+      tool,
+      io,
+      live: new LiveCall(call.callId, now),
+      attempt: newId(),
+      labels: [],
+      loop: "clear",
+      ...more,
+    };
+  }
+
+  /** Goes on from a step until the call has ended, waits for people, or turns out to be another's. */
+  async drive(work: Work, from: Step): Promise<Standing> {
+    const { callId } = work.call;
+    const { waiters } = this.#options;
+    this.live.set(callId, work);
+    const startedMs = performance.now();
+    try {
+      let step = from;
+      while (step.command.kind !== "none" && step.command.kind !== "yield") {
+        if (step.state.kind === "active") work.live.enter(step.state.at);
+        step = advance(step.state.kind === "parked" ? ENDING : step.state, await this.#perform(work, step));
+      }
+      if (step.command.kind === "yield") this.#ending.undo(work, step.command.undo, []);
+      return this.#standing(work, step.state);
+    } finally {
+      this.live.delete(callId);
+      waiters.notify(callId);
+      this.#logCall(work, performance.now() - startedMs);
+    }
+  }
+
+  #standing(work: Work, state: CallProgress): Standing {
+    switch (state.kind) {
+      case "ended":
+        if (work.ended === undefined) throw new Error("a call ended without a record of it");
+        return { kind: "ended", view: work.ended };
+      case "parked":
+        return { kind: "parked", view: parkedView(work) };
+      case "following":
+        return state;
+      case "active":
+        throw new Error(`a call was left at ${state.at}`);
+    }
+  }
+
+  async #perform(work: Work, step: Step): Promise<CallEvent> {
+    const { command, state } = step;
+    const stage = state.kind === "active" ? state.at : "settle";
+    if (command.kind === "yield" || command.kind === "none") throw new Error(`${command.kind} is nothing to perform`);
+    if (command.kind === "end") return await this.#ending.end(work, command);
+    const untilMs = performance.now() + (work.patient === true ? PATIENCE_MS : 0);
+    for (;;) {
+      try {
+        if (command.kind !== "filter") throwIfOver(work); // what has run is always settled
+        return await this.#attempt(work, command);
+      } catch (thrown) {
+        const error = RpcError.from(thrown);
+        if (error.code === "INTERNAL")
+          this.#options.log.error({ err: thrown, stage, callId: work.call.callId }, "call.fault");
+        const hopeful = error.code === "UNAVAILABLE" || error.code === "DEADLINE_EXCEEDED";
+        if (!hopeful || performance.now() >= untilMs) return { kind: "refused", refusal: toRefusal(stage, error) };
+        await new Promise((resolve) => setTimeout(resolve, 250));
+      }
+    }
+  }
+
+  async #attempt(work: Work, command: Doable): Promise<CallEvent> {
+    switch (command.kind) {
+      case "guard":
+        return await this.#guard(work);
+      case "decide":
+        return await this.#decide(work);
+      case "reserve":
+        return await this.#reserve(work, command.decision);
+      case "park":
+        return await this.#park(work, command.decision);
+      case "admit":
+        return await this.#admit(work, command.decision);
+      case "run":
+        return await this.#run(work, command.decision);
+      case "filter":
+        return this.#filter(command.result);
+    }
+  }
+
+  async #guard(work: Work): Promise<CallEvent> {
+    const { call } = work;
+    const { sessions, switches, repeatLimit } = this.#options;
+    const thrown = switchAgainst(switches(), call.principal, call.tool);
+    if (thrown !== undefined) return refused(guardRefusal({ kind: "killed", ...thrown }));
+    const seen = await sessions.peek(
+      streamOf(call.principal),
+      (state) => glance(state, call, repeatLimit),
+      this.#within(work),
+    );
+    work.labels = seen.labels;
+    work.loop = seen.loop;
+    if (seen.foreign) return refused(guardRefusal({ kind: "foreign_session" }));
+    if (seen.earlier !== undefined) {
+      const { callId, same } = seen.earlier;
+      return same ? { kind: "repeated", callId } : refused(guardRefusal({ kind: "key_mismatch", callId }));
+    }
+    if (seen.loop === "stopped") return refused(guardRefusal({ kind: "looping", limit: repeatLimit, tool: call.tool }));
+    return { kind: "cleared" };
+  }
+
+  async #decide(work: Work): Promise<CallEvent> {
+    const { call, tool, labels, askedUnder } = work;
+    const { pdp, now } = this.#options;
+    const facts = toFacts(call, tool, { labels, loop: work.loop, nowMs: now() });
+    const response = await asking("pdp", pdp.decide({ facts }, this.#asking(work)));
+    const decision = fromDecision(response.decision);
+    if (askedUnder !== undefined && asksMore(decision, askedUnder))
+      return refused(guardRefusal({ kind: "approval_outdated" }));
+    work.decision = decision;
+    return { kind: "decided", decision };
+  }
+
+  async #reserve(work: Work, decision: Decision): Promise<CallEvent> {
+    const { call, tool } = work;
+    const { ledger, now } = this.#options;
+    const wait = decision.kind === "require_approval" ? approvalMs(decision) : 0;
+    const expireTime = toTimestamp(now() + wait + wallMsOf(tool, decision) + LEASE_SLACK_MS);
+    const amounts = priceOf(tool).map(toAmount);
+    const request = { reservationId: call.callId, principal: call.principal, tool: call.tool, amounts, expireTime };
+    await asking("ledger", ledger.reserve(request, this.#asking(work)));
+    return { kind: "reserved" };
+  }
+
+  async #park(work: Work, decision: Decision): Promise<CallEvent> {
+    const { call, tool, labels } = work;
+    const { sessions, repeatLimit, now } = this.#options;
+    const expiresMs = now() + approvalMs(decision);
+    const begun = { call, decision, price: priceOf(tool), basis: { labels, repeatLimit } };
+    // Recorded before people are asked: what they answer must find its call after any crash.
+    const recorded = await sessions.execute(
+      streamOf(call.principal),
+      { kind: "park", expiresMs, ...begun },
+      this.#within(work),
+    );
+    if (recorded.kind === "refused") return recordRefusal(recorded.refusal, call);
+    await asking("approvals", this.ask(call, tool, decision, expiresMs, labels, this.#asking(work)));
+    return { kind: "parked" };
+  }
+
+  /** Puts the question to people. Idempotent: whoever finds a parked call may ask again. */
+  async ask(
+    call: Call,
+    tool: Tool,
+    decision: Decision,
+    expiresMs: number,
+    labels: readonly string[],
+    options: { deadlineMs: number },
+  ): Promise<void> {
+    const { approvals, mask } = this.#options;
+    const { callId, principal, toolDigest, argumentsHash, createdMs } = call;
+    const { approverGroup, quorum } = decision.obligations;
+    const approval = {
+      approvalId: callId,
+      ref: { session: principal.session, callId },
+      ...{ principal, tool: call.tool, toolDigest, argumentsHash, approverGroup },
+      toolDescription: tool.manifest.description,
+      argumentsJson: mask(call.argumentsJson),
+      reasons: [...decision.reasons],
+      policyRevision: decision.revision,
+      price: priceOf(tool).map(toAmount),
+      labels: [...labels],
+      quorum: Math.max(1, quorum),
+      createTime: toTimestamp(createdMs),
+      expireTime: toTimestamp(expiresMs),
+    };
+    await approvals.requestApproval({ approval }, options);
+  }
+
+  async #admit(work: Work, decision: Decision): Promise<CallEvent> {
+    const { call, tool, labels, attempt } = work;
+    const { sessions, runners, repeatLimit, now } = this.#options;
+    await asking("runner", runners.current());
+    const begun = { call, decision, price: priceOf(tool), basis: { labels, repeatLimit } };
+    const deadlineMs = now() + wallMsOf(tool, decision) + RUN_SLACK_MS;
+    const replaces = work.replaces === undefined ? {} : { replaces: work.replaces };
+    const command: SessionCommand = { kind: "admit", attempt, deadlineMs, ...begun, ...replaces };
+    const recorded = await sessions.execute(streamOf(call.principal), command, this.#within(work));
+    return recorded.kind === "accepted" ? { kind: "admitted" } : recordRefusal(recorded.refusal, call);
+  }
+
+  async #run(work: Work, decision: Decision): Promise<CallEvent> {
+    const { call, tool, live, io } = work;
+    const signal = AbortSignal.any([io.signal, live.cancelled]);
+    const trace = io.traceParent === undefined ? {} : { traceParent: io.traceParent };
+    const run = {
+      signal,
+      ...trace,
+      onOutput: (stderr: boolean, text: string) => live.output(stderr, this.#options.mask(text)),
+    };
+    let outcome = await this.#options.runners.run(call, tool, decision, run);
+    if (outcome.kind === "lost" && tool.manifest.idempotent && !signal.aborted) {
+      live.enter("run", "The first run was lost; the tool is idempotent, so it is run once more.");
+      outcome = await this.#options.runners.run(call, tool, decision, run);
+    }
+    switch (outcome.kind) {
+      case "ran":
+        return { kind: "ran", result: outcome.result };
+      case "not_started":
+        if (signal.aborted) return { kind: "stopped", reason: RpcError.from(signal.reason).message };
+        throw serviceDown("runner", outcome.error);
+      case "lost":
+        if (signal.aborted) return { kind: "stopped", reason: RpcError.from(signal.reason).message };
+        return {
+          kind: "lost",
+          message: `${outcome.error.message} The tool may have done its work; it is not run again.`,
+        };
+    }
+  }
+
+  #filter(result: RunResult): CallEvent {
+    return { kind: "filtered", result: maskResult(result, this.#options.mask) };
+  }
+
+  /** No longer than the service may take, and soon enough before the caller's own deadline to name the stage. */
+  #asking({ io }: Work): { signal: AbortSignal; deadlineMs: number; traceParent?: string } {
+    const { signal, deadlineMs, traceParent } = io;
+    const own = Date.now() + ASK_MS;
+    return {
+      signal,
+      deadlineMs: deadlineMs === undefined ? own : Math.min(own, Math.max(Date.now() + 1, deadlineMs - 200)),
+      ...(traceParent === undefined ? {} : { traceParent }),
+    };
+  }
+
+  #within({ io }: Work): { signal: AbortSignal; deadlineMs?: number } {
+    return { signal: io.signal, ...(io.deadlineMs === undefined ? {} : { deadlineMs: io.deadlineMs - 100 }) };
+  }
+
+  #logCall({ call, ended }: Work, ms: number): void {
+    const outcome = ended?.progress.kind === "ended" ? ended.progress.outcome : undefined;
+    const { tenant, agent, session } = call.principal;
+    this.#options.log.info(
+      {
+        ...{ callId: call.callId, tenant, agent, session, tool: call.tool },
+        outcome: outcome?.kind ?? "parked",
+        ...(outcome?.kind === "refused" ? { stage: outcome.refusal.stage, reason: outcome.refusal.reason } : {}),
+        ms: Math.round(ms * 10) / 10,
+      },
+      "call",
+    );
+  }
+}
+
+type Doable = Exclude<CallCommand, { kind: "end" | "yield" | "none" }>;
+
+const ENDING: CallProgress = {
+  kind: "active",
+  at: "settle",
+  held: { decision: undefined, reserved: false, approved: false, asked: false, mayHaveRun: false },
+};
+
+function parkedView({ call, decision }: Work): CallView {
+  return { call: summaryOf(call), decision, progress: { kind: "pending_approval" } };
+}
+
+function approvalMs(decision: Decision): number {
+  return decision.obligations.approvalTtlMs || DEFAULT_APPROVAL_MS;
+}
+
+function asksMore(now: Decision, then: Decision): boolean {
+  if (now.kind !== "require_approval") return false;
+  const { approverGroup, quorum } = now.obligations;
+  return approverGroup !== then.obligations.approverGroup || quorum > then.obligations.quorum;
+}
+
+function throwIfOver({ io, live }: Work): void {
+  io.signal.throwIfAborted();
+  live.cancelled.throwIfAborted();
+}
+
+function refused(refusal: Refusal): CallEvent {
+  return { kind: "refused", refusal };
+}
+
+async function asking<T>(name: "pdp" | "ledger" | "approvals" | "runner", answer: Promise<T>): Promise<T> {
+  try {
+    return await answer;
+  } catch (error) {
+    throw serviceDown(name, RpcError.from(error));
+  }
+}

@@ -1,0 +1,177 @@
+import type { WatchResolutionsResponse } from "../../proto/interlock/v1/approvals_pb.ts";
+import { ApprovalState } from "../../proto/interlock/v1/approvals_pb.ts";
+import { endLost, endParked, rerun, resume, type Step } from "./call.ts";
+import type { Catalog, Tool } from "./catalog.ts";
+import type { Call, Decision, Outcome, Refusal } from "./model.ts";
+import { streamOf } from "./model.ts";
+import type { Pipeline, Sessions, Work } from "./pipeline.ts";
+import type { Records } from "./records.ts";
+import { guardRefusal } from "./refusals.ts";
+import type { SessionEvent } from "./session.ts";
+
+export type RecoveryOptions = {
+  readonly sessions: Sessions;
+  readonly records: Records;
+  readonly pipeline: Pipeline;
+  readonly catalog: Catalog;
+};
+
+/** Names one call, wherever its record is. */
+export type CallPlace = { readonly tenant: string; readonly session: string; readonly callId: string };
+
+/**
+ * Goes on with calls that no request carries any more: those that people have answered, and those whose broker is gone.
+ * Whatever it does it may do twice, here or on another broker: the session's record lets only one of them through.
+ */
+export class Recovery {
+  readonly #options: RecoveryOptions;
+
+  constructor(options: RecoveryOptions) {
+    this.#options = options;
+  }
+
+  /** People have answered, or their time is over. */
+  async resolve({ approval }: WatchResolutionsResponse): Promise<void> {
+    const { principal, ref } = approval ?? {};
+    if (approval === undefined || principal === undefined || ref === undefined) return;
+    const place = { tenant: principal.tenant, session: ref.session, callId: ref.callId };
+    const begun = await this.#begun(place, "parked");
+    if (begun === undefined) return;
+    const { call, decision } = begun;
+    if (approval.state === ApprovalState.APPROVED && approval.argumentsHash === call.argumentsHash) {
+      await this.#drive(call, resume(), { askedUnder: decision, patient: true });
+      return;
+    }
+    const outcome = outcomeOfNo(approval);
+    if (outcome !== undefined) await this.#drive(call, endParked(outcome, decision, false), { askedUnder: decision });
+  }
+
+  /** Asks people again: idempotent, for a call that was parked by a broker that may not have come to it. */
+  async askAgain(place: CallPlace, expiresMs: number): Promise<void> {
+    const { sessions, pipeline, catalog } = this.#options;
+    const begun = await this.#begun(place, "parked");
+    const tool = begun === undefined ? undefined : catalog.find(begun.call.tool);
+    if (begun === undefined || tool === undefined) return;
+    const { labels } = await sessions.read(streamOf(place), (state) => ({ labels: state.labels }));
+    await pipeline.ask(begun.call, tool, begun.decision, expiresMs, labels, { deadlineMs: Date.now() + 2_500 });
+  }
+
+  /** A parked call that its caller or an operator withdraws. */
+  async withdraw(place: CallPlace, reason: string): Promise<void> {
+    const begun = await this.#begun(place, "parked");
+    if (begun === undefined) return;
+    const step = endParked({ kind: "cancelled", reason }, begun.decision, true);
+    await this.#drive(begun.call, step, { askedUnder: begun.decision });
+  }
+
+  /** Nobody answered and nobody said so: the end of an approval that its service does not know. */
+  async expire(place: CallPlace): Promise<void> {
+    const begun = await this.#begun(place, "parked");
+    if (begun === undefined) return;
+    const step = endParked({ kind: "refused", refusal: EXPIRED }, begun.decision, true);
+    await this.#drive(begun.call, step, { askedUnder: begun.decision });
+  }
+
+  /** An admitted call whose time is over and that nobody ended: once more where that is harmless, else not known. */
+  async recoverLost(place: CallPlace): Promise<void> {
+    const begun = await this.#begun(place, "admitted");
+    if (begun === undefined) return;
+    const { call, decision, attempt } = begun;
+    const tool = this.#options.catalog.find(call.tool);
+    const again = tool?.manifest.idempotent === true && tool.digest === call.toolDigest && !attempt.startsWith(RETRY);
+    if (!again) {
+      await this.#drive(call, endLost(decision), { askedUnder: decision });
+      return;
+    }
+    const { pipeline } = this.#options;
+    const work = pipeline.newWork(
+      call,
+      tool,
+      { signal: NEVER },
+      { askedUnder: decision, replaces: attempt, patient: true },
+    );
+    await pipeline.drive({ ...work, attempt: `${RETRY}${work.attempt}` }, rerun(decision));
+  }
+
+  async #drive(call: Call, step: Step, more: Pick<Work, "askedUnder" | "patient">): Promise<void> {
+    const { pipeline, catalog } = this.#options;
+    if (pipeline.live.has(call.callId)) return;
+    const tool = catalog.find(call.tool);
+    const current = tool?.digest === call.toolDigest;
+    const known: Tool = tool ?? GONE;
+    const refusal = guardRefusal({ kind: "tool_changed", tool: call.tool });
+    const from =
+      current || step.command.kind === "end" ? step : endParked({ kind: "refused", refusal }, more.askedUnder, false);
+    await pipeline.drive(pipeline.newWork(call, known, { signal: NEVER }, more), from);
+  }
+
+  /** What was recorded of a call that stands so, or undefined when it has gone on. */
+  async #begun(place: CallPlace, kind: "parked" | "admitted"): Promise<Begun | undefined> {
+    const { sessions, records } = this.#options;
+    const entry = await sessions.read(streamOf(place), (state) => state.calls.get(place.callId));
+    if (entry?.kind !== kind) return undefined;
+    const event: SessionEvent = await records.event(place, entry.seq);
+    if (event.kind !== "parked" && event.kind !== "admitted") return undefined;
+    return { call: event.call, decision: event.decision, attempt: entry.attempt };
+  }
+}
+
+type Begun = { readonly call: Call; readonly decision: Decision; readonly attempt: string };
+
+const RETRY = "retry-";
+const NEVER = new AbortController().signal;
+
+/** For a call whose tool is in the catalog no more: it ends without a price of its own. */
+const GONE: Tool = {
+  manifest: {
+    name: "gone",
+    version: "0.0.0",
+    description: "A tool that is in the catalog no more.",
+    impact: "high",
+    effects: [],
+    groups: [],
+    labels: [],
+    idempotent: false,
+    arguments: { type: "object" },
+    sandbox: { kind: "builtin", name: "noop" },
+    limits: { wall_ms: 1, cpu_ms: 1, memory_bytes: 8 << 20, output_bytes: 0, pids: 1 },
+    egress: [],
+    price: {},
+  },
+  json: "",
+  digest: "",
+  problemOf: () => undefined,
+};
+
+const EXPIRED: Refusal = {
+  stage: "approve",
+  code: "PERMISSION_DENIED",
+  reason: "APPROVAL_EXPIRED",
+  message: "Nobody answered in time, and no answer is a no; send the call again when somebody is there.",
+  metadata: {},
+};
+
+/** undefined: not an answer (yet). */
+function outcomeOfNo(approval: NonNullable<WatchResolutionsResponse["approval"]>): Outcome | undefined {
+  const refusal = (reason: string, message: string): Outcome => ({
+    kind: "refused",
+    refusal: { ...EXPIRED, reason, message },
+  });
+  switch (approval.state) {
+    case ApprovalState.UNSPECIFIED:
+    case ApprovalState.PENDING:
+      return undefined;
+    case ApprovalState.APPROVED:
+      return refusal("APPROVAL_MISMATCH", "People said yes to other arguments than the call's; it does not run.");
+    case ApprovalState.REJECTED: {
+      const no = approval.votes.find((vote) => !vote.approve);
+      const said = no?.comment ? `: ${no.comment}` : ".";
+      return refusal("APPROVAL_REJECTED", `${no?.reviewer ?? "A reviewer"} said no${said}`);
+    }
+    case ApprovalState.EXPIRED:
+      return { kind: "refused", refusal: EXPIRED };
+    case ApprovalState.CANCELLED:
+      return { kind: "cancelled", reason: "The request to people was withdrawn." };
+  }
+  return undefined; // a state that this build does not know
+}

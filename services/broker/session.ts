@@ -1,0 +1,276 @@
+import type { Decided, Decider } from "../shared/decider.ts";
+import { signatureOf } from "./call.ts";
+import { countCall, judgeRepeat, type LoopVerdict, NO_REPEATS, type RepeatWindow } from "./loops.ts";
+import type { Amount, Call, CallSummary, Decision, Outcome, SignedText } from "./model.ts";
+
+/**
+ * One agent run: its calls, its labels and its loop window. Stream `session.<tenant>.<session>`.
+ *
+ * S1. A call is admitted at most once, ends at most once, and never runs after its end.
+ * S2. An idempotency key belongs to one call. A call that was refused before anything was held does not keep its key:
+ *     nothing happened that a second try could repeat.
+ * S3. What a call was decided on (labels, loop verdict) is what the session holds when the call is recorded.
+ * S4. The session belongs to the agent that used it first.
+ */
+
+export type SessionState = {
+  /** Empty until the first call. */
+  agent: string;
+  /** Records so far: the last one's seq. */
+  seq: number;
+  labels: readonly string[];
+  repeats: RepeatWindow;
+  /** The last of them, in the order they were first recorded. */
+  readonly calls: Map<string, Entry>;
+  /** callId by idempotency key. */
+  readonly keys: Map<string, string>;
+};
+
+export type Entry = {
+  readonly kind: "parked" | "admitted" | "ended";
+  readonly tool: string;
+  readonly argumentsHash: string;
+  readonly idempotencyKey: string;
+  /** Which attempt was admitted. */
+  readonly attempt: string;
+  /** Where the record is that tells most about it. */
+  readonly seq: number;
+  /** Where its arguments are. */
+  readonly startSeq: number;
+};
+
+/** Of ended calls, so many are known by id and key; older ones are in the journal only. */
+export const KEEP_CALLS = 10_000;
+
+/** What a call was decided on. */
+export type Basis = { readonly labels: readonly string[]; readonly repeatLimit: number };
+
+type Begun = {
+  readonly call: Call;
+  readonly decision: Decision;
+  readonly price: readonly Amount[];
+  readonly basis: Basis;
+};
+type Ended = {
+  readonly call: CallSummary;
+  readonly decision: Decision | undefined;
+  readonly outcome: Outcome;
+  readonly charged: readonly Amount[];
+  readonly receipt: SignedText | undefined;
+  readonly endMs: number;
+};
+
+export type SessionCommand =
+  /** `expiresMs`: when the question to people ends. */
+  | ({ readonly kind: "park"; readonly expiresMs: number } & Begun)
+  /** `deadlineMs`: when it must have ended, or its end is lost. `attempt` names who runs it. */
+  | ({
+      readonly kind: "admit";
+      readonly attempt: string;
+      readonly deadlineMs: number;
+      /** The attempt that was lost and that this one replaces. */
+      readonly replaces?: string;
+    } & Begun)
+  | ({ readonly kind: "end"; readonly addLabels: readonly string[] } & Ended)
+  /** Asks whoever runs the call to end it. */
+  | { readonly kind: "cancel"; readonly callId: string; readonly reason: string };
+
+export type SessionEvent =
+  | ({ readonly kind: "parked"; readonly callId: string; readonly expiresMs: number } & Omit<Begun, "basis">)
+  | ({
+      readonly kind: "admitted";
+      readonly callId: string;
+      readonly attempt: string;
+      readonly deadlineMs: number;
+    } & Omit<Begun, "basis">)
+  /** `labels`: all that the session has touched now. */
+  | ({ readonly kind: "ended"; readonly callId: string; readonly labels: readonly string[] } & Ended)
+  | { readonly kind: "cancelling"; readonly callId: string; readonly reason: string };
+
+export type SessionRefusal =
+  | { readonly kind: "foreign_session" }
+  | { readonly kind: "repeated_key"; readonly callId: string }
+  | { readonly kind: "key_mismatch"; readonly callId: string }
+  | { readonly kind: "outdated" }
+  | { readonly kind: "unknown_call" }
+  /** Somebody else has admitted or ended it. */
+  | { readonly kind: "taken" };
+
+export const sessionDecider: Decider<SessionState, SessionCommand, SessionEvent, SessionRefusal> = {
+  initial: () => ({ agent: "", seq: 0, labels: [], repeats: NO_REPEATS, calls: new Map(), keys: new Map() }),
+  decide,
+  evolve,
+  eventToJson: (event) => event,
+  eventFromJson: (json) => json as SessionEvent,
+  stateToJson: (state) => ({ ...state, calls: [...state.calls], keys: [...state.keys] }),
+  stateFromJson: (json) => {
+    const state = json as Omit<SessionState, "calls" | "keys"> & { calls: [string, Entry][]; keys: [string, string][] };
+    return { ...state, calls: new Map(state.calls), keys: new Map(state.keys) };
+  },
+};
+
+/** What a new call of this session is decided on. */
+export type Glance = {
+  readonly foreign: boolean;
+  readonly labels: readonly string[];
+  readonly loop: LoopVerdict;
+  readonly repeats: number;
+  /** The call that its idempotency key belongs to. */
+  readonly earlier: { readonly callId: string; readonly same: boolean } | undefined;
+};
+
+export function glance(state: SessionState, call: Call, repeatLimit: number): Glance {
+  const callId = call.idempotencyKey === "" ? undefined : state.keys.get(call.idempotencyKey);
+  const entry = callId === undefined || callId === call.callId ? undefined : state.calls.get(callId);
+  return {
+    foreign: isForeign(state, call),
+    labels: state.labels,
+    loop: state.calls.has(call.callId) ? "clear" : judgeRepeat(state.repeats, signatureOf(call), repeatLimit),
+    repeats: state.repeats.count,
+    earlier: callId === undefined || entry === undefined ? undefined : { callId, same: isSame(entry, call) },
+  };
+}
+
+type Verdict = Decided<SessionEvent, SessionRefusal>;
+
+function decide(state: SessionState, command: SessionCommand): Verdict {
+  switch (command.kind) {
+    case "park":
+      return decidePark(state, command);
+    case "admit":
+      return decideAdmit(state, command);
+    case "end": {
+      const { kind: _, addLabels, ...ended } = command;
+      const labels = [...new Set([...state.labels, ...addLabels])].toSorted(byText);
+      if (isForeign(state, command.call)) return refuse({ kind: "foreign_session" });
+      const { callId } = command.call;
+      return state.calls.get(callId)?.kind === "ended" ? accept() : accept({ kind: "ended", callId, ...ended, labels });
+    }
+    case "cancel": {
+      const { callId, reason } = command;
+      const entry = state.calls.get(callId);
+      if (entry === undefined) return refuse({ kind: "unknown_call" });
+      return entry.kind === "ended" ? refuse({ kind: "taken" }) : accept({ kind: "cancelling", callId, reason });
+    }
+  }
+}
+
+function decidePark(state: SessionState, command: Extract<SessionCommand, { kind: "park" }>): Verdict {
+  const { call, decision, price, expiresMs } = command;
+  const { callId } = call;
+  const entry = state.calls.get(callId);
+  if (entry !== undefined) return entry.kind === "parked" ? accept() : refuse({ kind: "taken" });
+  return refuseNew(state, command) ?? accept({ kind: "parked", callId, call, decision, price, expiresMs });
+}
+
+function decideAdmit(state: SessionState, command: Extract<SessionCommand, { kind: "admit" }>): Verdict {
+  const { call, decision, price, attempt, deadlineMs } = command;
+  const { callId } = call;
+  const admitted: SessionEvent = { kind: "admitted", callId, call, decision, price, attempt, deadlineMs };
+  const entry = state.calls.get(callId);
+  switch (entry?.kind) {
+    case undefined:
+      return refuseNew(state, command) ?? accept(admitted);
+    case "parked":
+      return sameLabels(state, command.basis) ? accept(admitted) : refuse({ kind: "outdated" });
+    case "admitted":
+      if (entry.attempt === command.replaces) return accept(admitted);
+      return entry.attempt === attempt ? accept() : refuse({ kind: "taken" });
+    case "ended":
+      return refuse({ kind: "taken" });
+  }
+}
+
+function refuseNew(state: SessionState, { call, basis }: Pick<Begun, "call" | "basis">): Verdict | undefined {
+  const seen = glance(state, call, basis.repeatLimit);
+  if (seen.foreign) return refuse({ kind: "foreign_session" });
+  if (seen.earlier !== undefined) {
+    const { callId, same } = seen.earlier;
+    return refuse({ kind: same ? "repeated_key" : "key_mismatch", callId });
+  }
+  return sameLabels(state, basis) && seen.loop !== "stopped" ? undefined : refuse({ kind: "outdated" });
+}
+
+function evolve(state: SessionState, event: SessionEvent): SessionState {
+  state.seq++;
+  switch (event.kind) {
+    case "parked":
+    case "admitted": {
+      const { call, callId } = event;
+      const known = state.calls.get(callId);
+      if (known === undefined) {
+        state.agent = call.principal.agent;
+        state.repeats = countCall(state.repeats, signatureOf(call));
+        if (call.idempotencyKey !== "") state.keys.set(call.idempotencyKey, callId);
+      }
+      const attempt = event.kind === "admitted" ? event.attempt : "";
+      const entry = { ...entryOf(call), kind: event.kind, attempt, seq: state.seq };
+      state.calls.set(callId, { ...entry, startSeq: known?.startSeq ?? state.seq });
+      break;
+    }
+    case "ended": {
+      const { call, callId, outcome } = event;
+      const known = state.calls.get(callId);
+      if (known === undefined) {
+        state.agent = call.principal.agent;
+        if (countsAsCall(outcome)) state.repeats = countCall(state.repeats, signatureOf(call));
+      }
+      state.labels = event.labels;
+      const attempt = known?.attempt ?? "";
+      const startSeq = known?.startSeq ?? state.seq;
+      state.calls.set(callId, { ...entryOf(call), kind: "ended", attempt, seq: state.seq, startSeq });
+      forgetOldest(state);
+      break;
+    }
+    case "cancelling":
+      break;
+  }
+  return state;
+}
+
+/** Policy's no counts, or an agent could knock for ever; a veto on a loop and a fault do not. */
+function countsAsCall(outcome: Outcome): boolean {
+  return outcome.kind !== "refused" || outcome.refusal.reason === "POLICY_DENIED";
+}
+
+function forgetOldest(state: SessionState): void {
+  if (state.calls.size <= KEEP_CALLS) return;
+  for (const [callId, entry] of state.calls) {
+    if (entry.kind !== "ended") continue;
+    state.calls.delete(callId);
+    if (state.keys.get(entry.idempotencyKey) === callId) state.keys.delete(entry.idempotencyKey);
+    return;
+  }
+}
+
+function entryOf({
+  tool,
+  argumentsHash,
+  idempotencyKey,
+}: CallSummary): Pick<Entry, "tool" | "argumentsHash" | "idempotencyKey"> {
+  return { tool, argumentsHash, idempotencyKey };
+}
+
+function isForeign(state: SessionState, call: CallSummary): boolean {
+  return state.agent !== "" && state.agent !== call.principal.agent;
+}
+
+function isSame(entry: Entry, call: CallSummary): boolean {
+  return entry.tool === call.tool && entry.argumentsHash === call.argumentsHash;
+}
+
+function sameLabels(state: SessionState, basis: Basis): boolean {
+  return state.labels.length === basis.labels.length && state.labels.every((label, i) => label === basis.labels[i]);
+}
+
+function byText(a: string, b: string): number {
+  return a < b ? -1 : Number(a > b);
+}
+
+function accept(...events: SessionEvent[]): Verdict {
+  return { kind: "accepted", events };
+}
+
+function refuse(refusal: SessionRefusal): Verdict {
+  return { kind: "refused", refusal };
+}
