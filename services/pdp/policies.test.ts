@@ -156,7 +156,7 @@ describe("the default policy", () => {
 
   test("the benchmark's policy allows its tool to any agent", async () => {
     const policy = await loadPolicy(join(POLICIES, "bench"));
-    expect(policy.decide(factsOf({ tenant: "demo", tool: { name: "bench.noop" } })).outcome).toBe("allow");
+    expect(policy.decide(factsOf({ tenant: "bench", tool: { name: "bench.noop" } })).outcome).toBe("allow");
   });
 
   test("Casbin's own reader understands every line as ours does", async () => {

@@ -21,7 +21,7 @@ import type { Verifier } from "../shared/signing.ts";
  *  11 PERMIT_USED                 it has been used
  *
  * Single use needs no record on disk: a used permit is remembered until it expires, and no permit outlives the boot it
- * names, because a boot id is never used twice. Everything after the signature runs without a pause, so of two
+ * names, because a boot id is never used twice. All of it runs without a pause, so of two
  * simultaneous uses exactly one wins.
  */
 export class PermitChecker {
@@ -37,10 +37,10 @@ export class PermitChecker {
    * Claims the permit for the one run it allows.
    * @throws RpcError PERMISSION_DENIED with the reason.
    */
-  async claim(request: RunRequest): Promise<PermittedCall> {
+  claim(request: RunRequest): PermittedCall {
     const signed = request.permit;
     if (signed === undefined || signed.payload.length === 0) throw permitRefusal("PERMIT_MISSING");
-    switch (await this.#options.verifier.verify("permit", signed)) {
+    switch (this.#options.verifier.verify("permit", signed)) {
       case "unknown key":
         throw permitRefusal("PERMIT_FORGED");
       case "bad signature":

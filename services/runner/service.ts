@@ -68,7 +68,7 @@ class Runs implements AsyncDisposable {
     if (context.caller.kind !== "service") throw refuseCaller();
     this.#takeSlot();
     try {
-      const spec = await this.#admit(request);
+      const spec = this.#admit(request);
       const backend = this.#backendFor(spec);
       backend.check(spec);
       context.signal.throwIfAborted();
@@ -105,8 +105,8 @@ class Runs implements AsyncDisposable {
   }
 
   /** The permit is used up here, before anything has started. Its hash covers the arguments: they need no second look. */
-  async #admit(request: RunRequest): Promise<RunSpec> {
-    const call = await this.#permits.claim(request);
+  #admit(request: RunRequest): RunSpec {
+    const call = this.#permits.claim(request);
     const manifest = this.#manifests.parse(call.toolDigest, request.manifestJson);
     if (manifest.name !== call.tool) throw permitRefusal("PERMIT_TOOL_MISMATCH");
     return planRun(call, manifest, request.argumentsJson);
@@ -143,7 +143,7 @@ class Runs implements AsyncDisposable {
       result = await run;
       yield { kind: { case: "result", value: toRunResult(result) } };
     } finally {
-      abort();
+      if (result === undefined) abort();
       for (const signal of killers) signal.removeEventListener("abort", abort);
       await run.catch(() => {}); // the caller has it from the await above, or has gone
       this.#logRun(spec, result);

@@ -7,16 +7,17 @@ import {
   sign,
   verify,
 } from "node:crypto";
-import { promisify } from "node:util";
+import { type Inclusion, leafHash, merkleTree, rootOf } from "./merkle.ts";
 
-// On libuv's pool: a signature is ~40 µs and its check ~110 µs, time the event loop can spend on other calls.
-const signAsync = promisify(sign) as (algorithm: null, data: Uint8Array, key: KeyObject) => Promise<Buffer>;
-const verifyAsync = promisify(verify) as (
-  algorithm: null,
-  data: Uint8Array,
-  key: KeyObject,
-  signature: Uint8Array,
-) => Promise<boolean>;
+/**
+ * Ed25519 signatures (RFC 8032), made in batches. A signature costs 40 µs and its check 110 µs, which at thousands of
+ * calls a second is most of a processor. So what is to be signed in one turn of the event loop becomes the leaves of one
+ * Merkle tree, its root is signed once, and whoever checks does the costly part once for each root.
+ *
+ * The signature that goes with a payload is
+ *
+ *     64 bytes Ed25519 over `interlock/<purpose>/v1` 0x00 root | u32 index | u32 leaves | path, 32 bytes each
+ */
 
 /** The shape of interlock.v1.Signed. */
 export type SignedBytes = {
@@ -25,7 +26,7 @@ export type SignedBytes = {
   readonly keyId: string;
 };
 
-/** Signs with one Ed25519 key (RFC 8032). */
+/** Signs with one Ed25519 key. */
 export type Signer = {
   readonly keyId: string;
   readonly publicKey: KeyObject;
@@ -34,7 +35,7 @@ export type Signer = {
 
 /** Checks against a fixed set of keys. */
 export type Verifier = {
-  readonly verify: (purpose: Purpose, signed: SignedBytes) => Promise<"ok" | "unknown key" | "bad signature">;
+  readonly verify: (purpose: Purpose, signed: SignedBytes) => "ok" | "unknown key" | "bad signature";
 };
 
 /** What a signature is for goes under it, so that a receipt can never pass for a permit. */
@@ -50,25 +51,72 @@ export function signerFromPem(pem: string): Signer {
   if (key.asymmetricKeyType !== "ed25519") throw new Error(`want an Ed25519 key, this is ${key.asymmetricKeyType}`);
   const publicKey = createPublicKey(key);
   const id = keyId(publicKey);
+  /** What is gathered for the end of this turn. */
+  const batches = new Map<Purpose, Batch>();
   return {
     keyId: id,
     publicKey,
-    sign: async (purpose, payload) => ({
-      payload,
-      signature: await signAsync(null, underPurpose(purpose, payload), key),
-      keyId: id,
-    }),
+    sign: (purpose, payload) =>
+      new Promise((resolve, reject) => {
+        const open = batches.get(purpose);
+        const batch = open !== undefined && open.length < MAX_LEAVES ? open : [];
+        batch.push({ payload, resolve, reject });
+        if (batch === open) return;
+        batches.set(purpose, batch);
+        setImmediate(() => {
+          if (batches.get(purpose) === batch) batches.delete(purpose);
+          signBatch(key, id, purpose, batch);
+        });
+      }),
   };
 }
 
+type Batch = {
+  readonly payload: Uint8Array;
+  readonly resolve: (signed: SignedBytes) => void;
+  readonly reject: (error: unknown) => void;
+}[];
+
+/** Leaves of one tree: a path has at most 8 hashes, and one turn of the event loop stays short. */
+const MAX_LEAVES = 256;
+const ED25519_BYTES = 64;
+const HASH_BYTES = 32;
+const MAX_PATH = 32;
+
+function signBatch(key: KeyObject, id: string, purpose: Purpose, batch: Batch): void {
+  try {
+    const { root, inclusions } = merkleTree(batch.map(({ payload }) => leafHash(payload)));
+    const signature = sign(null, underPurpose(purpose, root), key);
+    batch.forEach(({ payload, resolve }, i) => {
+      const inclusion = inclusions[i];
+      if (inclusion !== undefined) resolve({ payload, signature: toSignature(signature, inclusion), keyId: id });
+    });
+  } catch (error) {
+    for (const { reject } of batch) reject(error);
+  }
+}
+
+/** Roots whose signature was checked; the oldest is forgotten first. */
+const MAX_ROOTS = 1024;
+
 export function verifierOf(publicKeys: readonly KeyObject[]): Verifier {
   const byId = new Map(publicKeys.map((key) => [keyId(key), key]));
+  const good = new Set<string>();
   return {
-    verify: async (purpose, signed) => {
+    verify: (purpose, signed) => {
       const key = byId.get(signed.keyId);
       if (key === undefined) return "unknown key";
-      const good = await verifyAsync(null, underPurpose(purpose, signed.payload), key, signed.signature);
-      return good ? "ok" : "bad signature";
+      const inclusion = parseInclusion(signed.signature);
+      const root = inclusion === undefined ? undefined : rootOf(leafHash(signed.payload), inclusion);
+      if (root === undefined) return "bad signature";
+      const signature = signed.signature.subarray(0, ED25519_BYTES);
+      const known = `${purpose} ${signed.keyId} ${Buffer.from(root).toString("latin1")}${Buffer.from(signature).toString("latin1")}`;
+      if (good.has(known)) return "ok";
+      if (!verify(null, underPurpose(purpose, root), key, signature)) return "bad signature";
+      const [oldest] = good;
+      if (good.size >= MAX_ROOTS && oldest !== undefined) good.delete(oldest);
+      good.add(known);
+      return "ok";
     },
   };
 }
@@ -77,11 +125,27 @@ export function publicKeyFromPem(pem: string): KeyObject {
   return createPublicKey(pem);
 }
 
+function toSignature(signature: Uint8Array, { index, size, path }: Inclusion): Uint8Array {
+  const place = Buffer.alloc(8);
+  place.writeUInt32BE(index, 0);
+  place.writeUInt32BE(size, 4);
+  return Buffer.concat([signature, place, ...path]);
+}
+
+function parseInclusion(signature: Uint8Array): Inclusion | undefined {
+  const bytes = Buffer.from(signature.buffer, signature.byteOffset, signature.byteLength);
+  const pathBytes = bytes.length - ED25519_BYTES - 8;
+  if (pathBytes < 0 || pathBytes % HASH_BYTES !== 0 || pathBytes > MAX_PATH * HASH_BYTES) return undefined;
+  const path: Uint8Array[] = [];
+  for (let at = ED25519_BYTES + 8; at < bytes.length; at += HASH_BYTES) path.push(bytes.subarray(at, at + HASH_BYTES));
+  return { index: bytes.readUInt32BE(ED25519_BYTES), size: bytes.readUInt32BE(ED25519_BYTES + 4), path };
+}
+
 function keyId(publicKey: KeyObject): string {
   const der = publicKey.export({ type: "spki", format: "der" });
   return createHash("sha256").update(der).digest("hex").slice(0, 16);
 }
 
-function underPurpose(purpose: Purpose, payload: Uint8Array): Uint8Array {
-  return Buffer.concat([Buffer.from(`interlock/${purpose}/v1\0`), payload]);
+function underPurpose(purpose: Purpose, root: Uint8Array): Uint8Array {
+  return Buffer.concat([Buffer.from(`interlock/${purpose}/v1\0`), root]);
 }

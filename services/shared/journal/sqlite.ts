@@ -56,6 +56,9 @@ const WINDOW = 4_096;
 const MAX_READY = 4_096;
 const MAX_HEADS = 20_000;
 const POLL_MS = 100;
+/** So many jobs in one transaction mean that more are on their way. */
+const CROWD = 8;
+const GATHER_MS = 1;
 /** Above every character of a stream's name. */
 const LAST = "\u{10ffff}";
 
@@ -75,6 +78,8 @@ class SqliteJournal implements Journal {
   #added: Recorded[] = [];
   #position: number;
   #jobs: Job[] = [];
+  #crowded = false;
+  #flushedMs = 0;
   #closed = false;
 
   constructor(options: SqliteFileOptions) {
@@ -189,7 +194,7 @@ class SqliteJournal implements Journal {
       if (this.#closed) throw new JournalUnavailable("the journal is closed");
       if (this.#options.readOnly) throw new TypeError("the journal is open for reading only");
       const work = prepare();
-      if (this.#jobs.length === 0) setImmediate(() => this.#flush());
+      if (this.#jobs.length === 0) this.#schedule();
       this.#jobs.push({
         work: () => {
           const done = work();
@@ -200,9 +205,17 @@ class SqliteJournal implements Journal {
     });
   }
 
+  /** A lone append is written at once. Where many come, a moment's wait lets them share what costs most: the fsync. */
+  #schedule(): void {
+    const restMs = this.#crowded ? this.#flushedMs + GATHER_MS - performance.now() : 0;
+    if (restMs > 0) setTimeout(() => this.#flush(), restMs);
+    else setImmediate(() => this.#flush());
+  }
+
   #flush(): void {
     if (this.#jobs.length === 0) return; // disposed in the meantime
     const jobs = this.#jobs;
+    this.#crowded = jobs.length >= CROWD;
     this.#jobs = [];
     const settle: (() => void)[] = [];
     try {
@@ -219,6 +232,7 @@ class SqliteJournal implements Journal {
       for (const { fail } of jobs) fail(failure);
       return;
     }
+    this.#flushedMs = performance.now();
     for (const answer of settle) answer();
   }
 
