@@ -1,0 +1,82 @@
+import { table } from "../../services/cli/print.ts";
+import { type Outcome, VERDICTS, type Verdict } from "./outcome.ts";
+import type { RecordedRun } from "./runs.ts";
+
+export type ReplayedRun = {
+  readonly run: RecordedRun;
+  readonly session: string;
+  readonly outcomes: readonly Outcome[];
+};
+
+export type Counts = Readonly<Record<Verdict, number>> & {
+  readonly runs: number;
+  readonly calls: number;
+  /** Ran, and answered otherwise than recorded. */
+  readonly mismatches: number;
+};
+
+export type Summary = { readonly succeeded: Counts; readonly failed: Counts; readonly all: Counts };
+
+export function countsOf(runs: readonly ReplayedRun[]): Counts {
+  const outcomes = runs.flatMap((run) => run.outcomes);
+  const of = (verdict: Verdict) => outcomes.filter((outcome) => outcome.verdict === verdict).length;
+  return {
+    runs: runs.length,
+    calls: outcomes.length,
+    allowed: of("allowed"),
+    approval: of("approval"),
+    denied: of("denied"),
+    budget: of("budget"),
+    loop: of("loop"),
+    schema: of("schema"),
+    error: of("error"),
+    mismatches: outcomes.filter((outcome) => outcome.result === "different").length,
+  };
+}
+
+export function summaryOf(runs: readonly ReplayedRun[]): Summary {
+  return {
+    succeeded: countsOf(runs.filter((run) => run.run.succeeded)),
+    failed: countsOf(runs.filter((run) => !run.run.succeeded)),
+    all: countsOf(runs),
+  };
+}
+
+const COLUMNS = ["calls", ...VERDICTS, "mismatches"] as const;
+
+export function runsTable(runs: readonly ReplayedRun[]): string {
+  const rows = runs.map((replayed) => {
+    const counts = countsOf([replayed]);
+    const { task, trial, succeeded } = replayed.run;
+    return [String(task), String(trial), succeeded ? "1" : "0", ...COLUMNS.map((column) => dash(counts[column]))];
+  });
+  return table([["task", "trial", "reward", ...COLUMNS], ...rows]);
+}
+
+/** Counts of calls, and in brackets the share of runs with at least one such call. */
+export function summaryTable(runs: readonly ReplayedRun[]): string {
+  const group = (name: string, members: readonly ReplayedRun[]) => {
+    const counts = countsOf(members);
+    const share = (verdict: Verdict) => {
+      const hit = members.filter((run) => run.outcomes.some((outcome) => outcome.verdict === verdict)).length;
+      return counts[verdict] === 0 ? "-" : `${counts[verdict]} (${Math.round((100 * hit) / members.length)} %)`;
+    };
+    return [name, `${members.length}`, `${counts.calls}`, ...VERDICTS.map(share), dash(counts.mismatches)];
+  };
+  return table([
+    ["runs that", "runs", "calls", ...VERDICTS, "mismatches"],
+    group(
+      "succeeded",
+      runs.filter((run) => run.run.succeeded),
+    ),
+    group(
+      "failed",
+      runs.filter((run) => !run.run.succeeded),
+    ),
+    group("all", runs),
+  ]);
+}
+
+function dash(count: number): string {
+  return count === 0 ? "-" : String(count);
+}

@@ -1,0 +1,121 @@
+import { access, constants, readdir, readFile, rmdir } from "node:fs/promises";
+import { basename, join } from "node:path";
+import type { Meter } from "./meter.ts";
+import { ownerState } from "./owner.ts";
+
+/**
+ * A control group around one container, for what the engine cannot tell: a container's own is gone with its last
+ * process, ours stays until it was read. Needs version 1 of control groups, on this machine, and root.
+ */
+export type RunCgroup = Meter & {
+  /** For the engine: the parent of the container's own. */
+  readonly path: string;
+  /** Kills all in it, without the engine. */
+  kill(): Promise<void>;
+  /** After the container is gone. */
+  remove(): Promise<void>;
+};
+
+export type CgroupRoot = AsyncDisposable & { open(run: string): RunCgroup };
+
+const MOUNT = "/sys/fs/cgroup";
+const PREFIX = "interlock-";
+
+/**
+ * Removes what dead owners left, and makes room for this one's.
+ * undefined where control groups cannot be read and removed: usage is then sampled through the engine.
+ */
+export async function openCgroupRoot(owner: string): Promise<CgroupRoot | undefined> {
+  const controllers = await writableControllers();
+  if (!["cpuacct", "memory", "pids"].every((name) => controllers.includes(name))) return undefined;
+  const mounts = controllers.map((controller) => join(MOUNT, controller));
+  for (const directory of (await Promise.all(mounts.map(directoriesIn))).flat()) {
+    const name = basename(directory);
+    if (name.startsWith(PREFIX) && ownerState(name.slice(PREFIX.length)) === "dead") await removeEmpty(directory);
+  }
+  const root = `/${PREFIX}${owner}`;
+  return {
+    open: (run) => openRun(mounts, `${root}/${run}`),
+    [Symbol.asyncDispose]: async () => {
+      await Promise.all(mounts.map((mount) => rmdir(join(mount, root)).catch(() => {}))); // another backend's too
+    },
+  };
+}
+
+async function writableControllers(): Promise<string[]> {
+  const names = await readdir(MOUNT).catch(() => []);
+  const writable = await Promise.all(
+    names.map(async (name) => {
+      try {
+        await access(join(MOUNT, name, "cgroup.procs"), constants.W_OK);
+        return true;
+      } catch {
+        return false;
+      }
+    }),
+  );
+  return names.filter((_, index) => writable[index]);
+}
+
+function openRun(mounts: readonly string[], path: string): RunCgroup {
+  const read = (controller: string, file: string): Promise<number> => readNumber(join(MOUNT, controller, path, file));
+  return {
+    path,
+    sample: async () => {
+      const [cpuNs, peakMemoryBytes] = await Promise.all([
+        read("cpuacct", "cpuacct.usage"),
+        read("memory", "memory.max_usage_in_bytes"),
+      ]);
+      return { cpuMs: Math.ceil(cpuNs / 1e6), peakMemoryBytes };
+    },
+    kill: () => killAll(join(MOUNT, "pids", path)),
+    remove: async () => {
+      await Promise.all(mounts.map((mount) => removeEmpty(join(mount, path))));
+    },
+  };
+}
+
+/** 0 before the engine has made the group, and for a file that this kernel lacks. */
+async function readNumber(file: string): Promise<number> {
+  try {
+    return Number(await readFile(file, "utf8"));
+  } catch {
+    return 0;
+  }
+}
+
+async function killAll(directory: string): Promise<void> {
+  // Again until it is empty: a process may fork between the reading and the signal.
+  for (let round = 0; round < 100; round++) {
+    const pids = await pidsUnder(directory);
+    if (pids.length === 0) return;
+    for (const pid of pids) {
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch {
+        // ended meanwhile
+      }
+    }
+  }
+}
+
+async function pidsUnder(directory: string): Promise<number[]> {
+  const text = await readFile(join(directory, "cgroup.procs"), "utf8").catch(() => "");
+  // 0 is a process of another namespace, and to signal 0 is to signal ourselves.
+  const own = text
+    .split("\n")
+    .map(Number)
+    .filter((pid) => pid > 1);
+  const below = await Promise.all((await directoriesIn(directory)).map(pidsUnder));
+  return [...own, ...below.flat()];
+}
+
+async function removeEmpty(directory: string): Promise<void> {
+  await Promise.all((await directoriesIn(directory)).map(removeEmpty));
+  await rmdir(directory).catch(() => {}); // in use, or gone
+}
+
+async function directoriesIn(directory: string): Promise<string[]> {
+  const entries = await readdir(directory, { withFileTypes: true }).catch(() => []);
+  return entries.filter((entry) => entry.isDirectory()).map((entry) => join(directory, entry.name));
+}
