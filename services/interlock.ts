@@ -241,10 +241,21 @@ export async function openBackends(
   const backends: Backend[] = [await openIsolateBackend({ workers: isolates, log: options.log })];
   if (containers !== "off") {
     const lockFile = join(import.meta.dirname, "../sandbox-images/images.lock.json");
-    backends.push(await openContainerBackend({ runnerId, lockFile, ...options }));
+    const opened = await openContainerBackend({ runnerId, lockFile, ...options });
+    backends.push(opened);
+    if (containers === "required") await requireAvailable(opened, backends);
   }
   if (builtins) backends.push(openBuiltinBackend());
   return backends;
+}
+
+/** @throws Error saying why not, when no class of containers can run here. */
+async function requireAvailable(containers: Backend, opened: readonly Backend[]): Promise<void> {
+  const found = await containers.describe();
+  if (found.some((capability) => capability.available)) return;
+  await Promise.all(opened.map((backend) => backend[Symbol.asyncDispose]()));
+  const why = found.map((capability) => capability.note).join(" ");
+  throw new Error(`runner.containers is required, and none can run here: ${why}`);
 }
 
 const EDGE = { caller: { kind: "service", name: "edge" } } as const;

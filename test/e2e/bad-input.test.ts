@@ -16,6 +16,42 @@ import { type Running, startEmbedded } from "../support/interlock.ts";
 
 /** What is refused gets one clear error, and leaves nothing half done. */
 
+const REQUESTS: [
+  name: string,
+  request: { session?: string; tool?: string; argumentsJson?: string },
+  code: string,
+  reason: string,
+  field: string | undefined,
+][] = [
+  ["an unknown tool", { tool: "no.such_tool" }, "NOT_FOUND", "TOOL_UNKNOWN", "tool"],
+  ["no tool", { tool: "" }, "INVALID_ARGUMENT", "FIELD_MISSING", "tool"],
+  ["no session", { session: "" }, "INVALID_ARGUMENT", "FIELD_MISSING", "session"],
+  ["a session with a dot", { session: "a.b" }, "INVALID_ARGUMENT", "FIELD_INVALID", "session"],
+  ["arguments that are no JSON", { argumentsJson: "{" }, "INVALID_ARGUMENT", "ARGUMENTS_INVALID", "arguments_json"],
+  [
+    "arguments with a key twice",
+    { argumentsJson: '{"program":"1","program":"2"}' },
+    "INVALID_ARGUMENT",
+    "ARGUMENTS_INVALID",
+    "arguments_json",
+  ],
+  ["arguments that are a list", { argumentsJson: "[]" }, "INVALID_ARGUMENT", "ARGUMENTS_INVALID", "arguments_json"],
+  [
+    "a field missing from the schema",
+    { argumentsJson: '{"input":1}' },
+    "INVALID_ARGUMENT",
+    "ARGUMENTS_INVALID",
+    "arguments_json.program",
+  ],
+  [
+    "a field of the wrong type",
+    { argumentsJson: '{"program":7,"input":1}' },
+    "INVALID_ARGUMENT",
+    "ARGUMENTS_INVALID",
+    "arguments_json.program",
+  ],
+];
+
 describe("a request that is wrong", () => {
   let running: Running;
   let clients: Clients;
@@ -28,42 +64,7 @@ describe("a request that is wrong", () => {
     await running[Symbol.asyncDispose]();
   });
 
-  const requests: [
-    name: string,
-    request: { session?: string; tool?: string; argumentsJson?: string },
-    code: string,
-    reason: string,
-    field: string | undefined,
-  ][] = [
-    ["an unknown tool", { tool: "no.such_tool" }, "NOT_FOUND", "TOOL_UNKNOWN", "tool"],
-    ["no tool", { tool: "" }, "INVALID_ARGUMENT", "FIELD_MISSING", "tool"],
-    ["no session", { session: "" }, "INVALID_ARGUMENT", "FIELD_MISSING", "session"],
-    ["a session with a dot", { session: "a.b" }, "INVALID_ARGUMENT", "FIELD_INVALID", "session"],
-    ["arguments that are no JSON", { argumentsJson: "{" }, "INVALID_ARGUMENT", "ARGUMENTS_INVALID", "arguments_json"],
-    [
-      "arguments with a key twice",
-      { argumentsJson: '{"program":"1","program":"2"}' },
-      "INVALID_ARGUMENT",
-      "ARGUMENTS_INVALID",
-      "arguments_json",
-    ],
-    ["arguments that are a list", { argumentsJson: "[]" }, "INVALID_ARGUMENT", "ARGUMENTS_INVALID", "arguments_json"],
-    [
-      "a field missing from the schema",
-      { argumentsJson: '{"input":1}' },
-      "INVALID_ARGUMENT",
-      "ARGUMENTS_INVALID",
-      "arguments_json.program",
-    ],
-    [
-      "a field of the wrong type",
-      { argumentsJson: '{"program":7,"input":1}' },
-      "INVALID_ARGUMENT",
-      "ARGUMENTS_INVALID",
-      "arguments_json.program",
-    ],
-  ];
-  it.each(requests)("names the field for %s", async (_, request, code, reason, field) => {
+  it.each(REQUESTS)("names the field for %s", async (_, request, code, reason, field) => {
     const whole = {
       session: "bad-input",
       tool: "math.compute",
