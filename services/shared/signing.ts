@@ -53,6 +53,7 @@ export function signerFromPem(pem: string): Signer {
   const id = keyId(publicKey);
   /** What is gathered for the end of this turn. */
   const batches = new Map<Purpose, Batch>();
+  const crowded = new Map<Purpose, boolean>();
   return {
     keyId: id,
     publicKey,
@@ -63,10 +64,14 @@ export function signerFromPem(pem: string): Signer {
         batch.push({ payload, resolve, reject });
         if (batch === open) return;
         batches.set(purpose, batch);
-        setImmediate(() => {
+        const close = (): void => {
           if (batches.get(purpose) === batch) batches.delete(purpose);
+          crowded.set(purpose, batch.length >= CROWD);
           signBatch(key, id, purpose, batch);
-        });
+        };
+        // A lone payload is signed at the end of its turn; where many come, a moment's wait lets them share.
+        if (crowded.get(purpose) === true) setTimeout(close, GATHER_MS);
+        else setImmediate(close);
       }),
   };
 }
@@ -79,6 +84,9 @@ type Batch = {
 
 /** Leaves of one tree: a path has at most 8 hashes, and one turn of the event loop stays short. */
 const MAX_LEAVES = 256;
+/** So many leaves in one turn mean that more are on their way. */
+const CROWD = 3;
+const GATHER_MS = 1;
 const ED25519_BYTES = 64;
 const HASH_BYTES = 32;
 const MAX_PATH = 32;

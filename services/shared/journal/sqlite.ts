@@ -56,9 +56,9 @@ const WINDOW = 4_096;
 const MAX_READY = 4_096;
 const MAX_HEADS = 20_000;
 const POLL_MS = 100;
-/** So many jobs in one transaction mean that more are on their way. */
-const CROWD = 8;
-const GATHER_MS = 1;
+/** So many records in one transaction mean that more are on their way. */
+const CROWD = 6;
+const GATHER_MS = 3;
 /** Above every character of a stream's name. */
 const LAST = "\u{10ffff}";
 
@@ -215,7 +215,6 @@ class SqliteJournal implements Journal {
   #flush(): void {
     if (this.#jobs.length === 0) return; // disposed in the meantime
     const jobs = this.#jobs;
-    this.#crowded = jobs.length >= CROWD;
     this.#jobs = [];
     const settle: (() => void)[] = [];
     try {
@@ -245,6 +244,7 @@ class SqliteJournal implements Journal {
     }
     this.#staged.clear();
     const added = this.#added;
+    this.#crowded = added.length >= CROWD;
     this.#added = [];
     this.#position = added.at(-1)?.position ?? this.#position;
     if (added.length > 0) for (const listener of this.#listeners) hand(listener, added);
