@@ -139,7 +139,7 @@ class Lane<State, Event> {
     this.#stream = stream;
     this.#options = options;
     this.#maxBatch = options.maxBatch ?? 256;
-    this.#snapshotEvery = options.snapshotEvery ?? 5_000;
+    this.#snapshotEvery = options.snapshotEvery ?? 20_000;
   }
 
   get state(): State | undefined {

@@ -11,7 +11,7 @@ import { type Inclusion, leafHash, merkleTree, rootOf } from "./merkle.ts";
 
 /**
  * Ed25519 signatures (RFC 8032), made in batches. A signature costs 40 µs and its check 110 µs, which at thousands of
- * calls a second is most of a processor. So what is to be signed in one turn of the event loop becomes the leaves of one
+ * calls a second is most of a processor. So what is to be signed at about the same time becomes the leaves of one
  * Merkle tree, its root is signed once, and whoever checks does the costly part once for each root.
  *
  * The signature that goes with a payload is
@@ -51,27 +51,33 @@ export function signerFromPem(pem: string): Signer {
   if (key.asymmetricKeyType !== "ed25519") throw new Error(`want an Ed25519 key, this is ${key.asymmetricKeyType}`);
   const publicKey = createPublicKey(key);
   const id = keyId(publicKey);
-  /** What is gathered for the end of this turn. */
+  /** What is being gathered, and when the last signature was made. */
   const batches = new Map<Purpose, Batch>();
-  const crowded = new Map<Purpose, boolean>();
+  const lastMs = new Map<Purpose, number>();
   return {
     keyId: id,
     publicKey,
     sign: (purpose, payload) =>
       new Promise((resolve, reject) => {
+        const item = { payload, resolve, reject };
         const open = batches.get(purpose);
-        const batch = open !== undefined && open.length < MAX_LEAVES ? open : [];
-        batch.push({ payload, resolve, reject });
-        if (batch === open) return;
+        if (open !== undefined && open.length < MAX_LEAVES) {
+          open.push(item);
+          return;
+        }
+        // A lone payload is signed at once; where many come, a moment's wait lets them share a signature.
+        if (performance.now() - (lastMs.get(purpose) ?? 0) > LONE_MS) {
+          lastMs.set(purpose, performance.now());
+          signBatch(key, id, purpose, [item]);
+          return;
+        }
+        const batch: Batch = [item];
         batches.set(purpose, batch);
-        const close = (): void => {
+        setTimeout(() => {
           if (batches.get(purpose) === batch) batches.delete(purpose);
-          crowded.set(purpose, batch.length >= CROWD);
+          lastMs.set(purpose, performance.now());
           signBatch(key, id, purpose, batch);
-        };
-        // A lone payload is signed at the end of its turn; where many come, a moment's wait lets them share.
-        if (crowded.get(purpose) === true) setTimeout(close, GATHER_MS);
-        else setImmediate(close);
+        }, GATHER_MS);
       }),
   };
 }
@@ -84,8 +90,8 @@ type Batch = {
 
 /** Leaves of one tree: a path has at most 8 hashes, and one turn of the event loop stays short. */
 const MAX_LEAVES = 256;
-/** So many leaves in one turn mean that more are on their way. */
-const CROWD = 3;
+/** Signatures that follow one another faster than this are worth gathering. */
+const LONE_MS = 1;
 const GATHER_MS = 1;
 const ED25519_BYTES = 64;
 const HASH_BYTES = 32;
