@@ -23,7 +23,15 @@ export function ratioRow(
   const ratio = ours / baseline;
   if (goal === undefined) return { case: name, metric, ours, baseline, ratio, goal: null, met: null };
   const met = goal.at === "most" ? ratio <= goal.ratio : ratio >= goal.ratio;
-  return { case: name, metric, ours, baseline, ratio, goal: `${goal.at === "most" ? "<=" : ">="} ${goal.ratio}`, met };
+  return {
+    case: name,
+    metric,
+    ours,
+    baseline,
+    ratio,
+    goal: `${goal.at === "most" ? "<=" : ">="} ${figure(goal.ratio)}`,
+    met,
+  };
 }
 
 /** A figure that stands by itself. */
@@ -39,7 +47,7 @@ export function formatRows(rows: readonly Row[]): string {
       row.metric,
       figure(row.ours),
       row.baseline === null ? "" : figure(row.baseline),
-      row.ratio === null ? "" : row.ratio.toFixed(2),
+      row.ratio === null ? "" : figure(row.ratio),
       row.goal ?? "",
       row.met === null ? "" : row.met ? "met" : "MISSED",
     ]),
