@@ -1,6 +1,6 @@
 import { DefaultRoleManager, newModelFromString } from "casbin";
 import { type Decision, decide, type Match, type WeighedRule } from "./decide.ts";
-import { type Expression, evaluateExpression, literal, parseExpression } from "./expression.ts";
+import { call, type Expression, evaluateExpression, parseExpression } from "./expression.ts";
 import { type Facts, TOKENS, toRequest } from "./facts.ts";
 import { CHECKED, ConditionError, FUNCTIONS, glob } from "./functions.ts";
 
@@ -78,8 +78,7 @@ export function parseModel(text: string): Model {
   return { text: matcher, matcher: parseExpression(matcher) };
 }
 
-type CompiledRule = { readonly rule: Rule; readonly expression: Expression };
-type Shard = Map<string, Map<string, CompiledRule[]>>;
+type Shard = Map<string, Map<string, Rule[]>>;
 
 export async function compilePolicy(
   model: Model,
@@ -97,15 +96,16 @@ export async function compilePolicy(
   const shards = new Map<string, Shard>();
   for (const rule of rules) {
     const shard = getOr(shards, rule.tenant, (): Shard => new Map());
-    const byTool = getOr(shard, rule.subject, (): Map<string, CompiledRule[]> => new Map());
-    getOr(byTool, rule.tool, (): CompiledRule[] => []).push({ rule, expression: bind(model.matcher, rule) });
+    const byTool = getOr(shard, rule.subject, (): Map<string, Rule[]> => new Map());
+    getOr(byTool, rule.tool, (): Rule[] => []).push(rule);
   }
+  const matcher = withCondition(model.matcher);
   const rolesOf = closures(roles);
   const groupsOf = closures(groups);
   return {
     decide(facts) {
       const { agent, tenant, tool } = facts;
-      const context = { ...functions, ...toRequest(facts) };
+      const context: Context = { ...functions, ...toRequest(facts), p_tenant: "", p_subject: "", p_tool: "" };
       if (facts.args === undefined) Object.defineProperty(context, "r_args", { get: refuseUnknownArguments });
       const matches: Match[] = [];
       const shard = shards.get(tenant);
@@ -117,7 +117,7 @@ export async function compilePolicy(
         for (const subject of ["*", ...rolesOf(tenant, `agent:${agent}`)]) {
           const byTool = shard.get(subject);
           if (byTool === undefined) continue;
-          for (const key of toolKeys) for (const rule of byTool.get(key) ?? []) ask(rule, context, matches);
+          for (const key of toolKeys) for (const rule of byTool.get(key) ?? []) ask(matcher, rule, context, matches);
         }
       }
       return decide({ agent, tool: tool.name }, matches);
@@ -131,10 +131,16 @@ function refuseUnknownArguments(): never {
   throw new UnknownArguments();
 }
 
-function ask(compiled: CompiledRule, context: object, matches: Match[]): void {
-  const { rule, expression } = compiled;
+/** What the matcher reads; its p_ values are the rule's that is asked about. */
+type Context = { [name: string]: unknown; p_tenant: string; p_subject: string; p_tool: string };
+
+function ask(matcher: Expression, rule: Rule, context: Context, matches: Match[]): void {
+  context.p_tenant = rule.tenant;
+  context.p_subject = rule.subject;
+  context.p_tool = rule.tool;
+  context[WHEN] = () => evaluateExpression(rule.when, context);
   try {
-    const answer = evaluateExpression(expression, context);
+    const answer = evaluateExpression(matcher, context);
     if (answer === false) return;
     matches.push(
       answer === true ? { kind: "holds", rule } : { kind: "broken", rule, why: "it is neither true nor false" },
@@ -150,19 +156,19 @@ function ask(compiled: CompiledRule, context: object, matches: Match[]): void {
   }
 }
 
-/** The matcher for one rule: its p_ tokens are constants, and eval(p_when) is the rule's checked condition. */
-function bind(node: Expression, rule: Rule): Expression {
+/** Not a name that a model could spell. */
+const WHEN = "$when";
+
+/** The model's matcher, the same for every rule: eval(p_when) becomes a call of what the rule's condition is. */
+function withCondition(node: Expression): Expression {
   switch (node.type) {
-    case "Identifier":
-      return node.name.startsWith("p_")
-        ? literal(String(rule[node.name.slice(2) as "tenant" | "subject" | "tool"]))
-        : node;
     case "CallExpression":
-      if (node.callee.type === "Identifier" && node.callee.name === "eval") return rule.when;
-      return { ...node, arguments: node.arguments.map((argument) => bind(argument, rule)) };
+      if (node.callee.type === "Identifier" && node.callee.name === "eval") return call(WHEN);
+      return node;
     case "BinaryExpression":
     case "LogicalExpression":
-      return { ...node, left: bind(node.left, rule), right: bind(node.right, rule) };
+      return { ...node, left: withCondition(node.left), right: withCondition(node.right) };
+    case "Identifier":
     case "Literal":
       return node;
     case "MemberExpression":
