@@ -4,7 +4,8 @@ import { DatabaseSync } from "node:sqlite";
 import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
 import { connectTo } from "../support/clients.ts";
-import { startEmbedded } from "../support/interlock.ts";
+import { type Running, startEmbedded, startOverNats } from "../support/interlock.ts";
+import { tamperJetstream } from "../support/tamper.ts";
 
 /** `interlock audit verify` from outside: whole it says so; after one changed byte it names that record. */
 
@@ -21,17 +22,18 @@ async function verify(configFile: string): Promise<{ kind: string; stream?: stri
   }
 }
 
+async function callFiveTimes(running: Running): Promise<void> {
+  await using clients = connectTo(running);
+  for (let i = 0; i < 5; i++) {
+    const argumentsJson = `{"program":"return ${i}","input":0}`;
+    await clients.agent.execute({ session: "audited", tool: "math.compute", argumentsJson });
+  }
+}
+
 describe("audit verify on SQLite", () => {
   it("passes, and names the record of which one byte was changed", async () => {
     await using running = await startEmbedded({ config: { runner: { containers: "off" } } });
-    await using clients = connectTo(running);
-    for (let i = 0; i < 5; i++) {
-      await clients.agent.execute({
-        session: "audited",
-        tool: "math.compute",
-        argumentsJson: `{"program":"return ${i}","input":0}`,
-      });
-    }
+    await callFiveTimes(running);
     const whole = await verify(running.configFile);
     expect(whole.kind).toBe("ok");
     expect(whole.records).toBeGreaterThan(10);
@@ -48,5 +50,19 @@ describe("audit verify on SQLite", () => {
     db.prepare("UPDATE records SET body = ? WHERE stream = ? AND seq = ?").run(body, row.stream, row.seq);
     db.close();
     expect(await verify(running.configFile)).toMatchObject({ kind: "broken", stream: row.stream, seq: row.seq });
+  });
+});
+
+describe("audit verify on JetStream", () => {
+  it("passes, and names the record of which one byte was changed", async () => {
+    await using running = await startOverNats({ config: { runner: { containers: "off" } } });
+    await callFiveTimes(running);
+    expect(await verify(running.configFile)).toMatchObject({ kind: "ok" });
+    const stream = "session.demo.audited";
+    // The last byte of the stream's first message is one of its first record's body.
+    await tamperJetstream(running.natsUrl ?? "", `interlock.journal.${stream}`, (data) => {
+      data[data.length - 1] = (data[data.length - 1] ?? 0) ^ 1;
+    });
+    expect(await verify(running.configFile)).toMatchObject({ kind: "broken", stream, seq: 1 });
   });
 });
