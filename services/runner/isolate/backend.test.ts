@@ -1,0 +1,207 @@
+import { readFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { silentLog } from "../../shared/log.ts";
+import type { Backend, Limits, RunEnd, RunResult, RunSpec } from "../backend.ts";
+import { openIsolateBackend } from "./backend.ts";
+
+/** Real worker processes, and programs that mean no good. */
+
+let backend: Backend;
+beforeAll(async () => {
+  backend = await openIsolateBackend({ workers: { workers: 3, warm: 1 }, log: silentLog });
+});
+afterAll(() => backend[Symbol.asyncDispose]());
+
+const LIMITS: Limits = { wallMs: 4_000, cpuMs: 1_000, memoryBytes: 64 << 20, outputBytes: 4_096, pids: 1 };
+
+type Change = { readonly limits?: Partial<Limits>; readonly tenant?: string; readonly args?: unknown };
+
+function specOf(code: string, { limits, tenant = "demo", args = {} }: Change = {}): RunSpec {
+  return {
+    ...{ callId: "c1", tenant, session: "s1", tool: "math.compute", egress: [] },
+    sandbox: { kind: "isolate", code },
+    argumentsJson: JSON.stringify(args),
+    limits: { ...LIMITS, ...limits },
+  };
+}
+
+type Io = { readonly signal?: AbortSignal; readonly onOutput?: (stream: string, text: string) => void };
+
+function run(code: string, change: Change = {}, { signal, onOutput = () => {} }: Io = {}): Promise<RunResult> {
+  return backend.run(specOf(code, change), { signal: signal ?? new AbortController().signal, onOutput });
+}
+
+describe("an honest program", () => {
+  const programs: [what: string, code: string, want: Partial<RunResult>][] = [
+    ["returns a value", "return input.a + 1", { resultJson: "42" }],
+    ["returns nothing", "", { resultJson: "" }],
+    ["awaits", "await null; return (await Promise.all([1, 2])).length", { resultJson: "2" }],
+    ["prints", "console.log('a', {b: 1}); console.error('c')", { stdout: 'a {"b":1}\n', stderr: "c\n" }],
+    ["throws", "\nthrow new TypeError('no')", { exitCode: 1, error: "TypeError: no (program.js:2:7)" }],
+    ["throws what is no error", "throw {a: 1}", { exitCode: 1, error: expect.stringContaining('{"a":1}') }],
+    ["returns what is no JSON", "return () => 1", { exitCode: 1, error: expect.stringContaining("function") }],
+    ["returns too much", "return 'x'.repeat(5000)", { exitCode: 1, error: expect.stringContaining("Return less") }],
+    ["does not parse", "return (", { exitCode: 1, error: expect.stringContaining("SyntaxError") }],
+  ];
+  it.each(programs)("%s", async (_, code, want) => {
+    const result = await run(code, { args: { a: 41 } });
+    expect(result).toMatchObject({ end: "exited", exitCode: 0, error: "", ...want });
+    expect(result.enforcement).toMatchObject({ kind: "isolate", isolationClass: "process" });
+  });
+
+  it("sees the argument `input` where another argument is the program", async () => {
+    const sandbox = { kind: "isolate", code_argument: "program" } as const;
+    const argumentsJson = JSON.stringify({ program: "return input.n * 2", input: { n: 21 } });
+    const io = { signal: new AbortController().signal, onOutput: () => {} };
+    expect((await backend.run({ ...specOf(""), sandbox, argumentsJson }, io)).resultJson).toBe("42");
+  });
+
+  it("is heard as it prints", async () => {
+    const heard: string[] = [];
+    await run("console.log('first')", {}, { onOutput: (stream, text) => heard.push(`${stream} ${text}`) });
+    expect(heard).toEqual(["stdout first\n"]);
+  });
+
+  it("finds nothing of another's: not in globals, not in prototypes", async () => {
+    await run("globalThis.left = 1; Object.prototype.left = 1; Array.prototype.push = null");
+    expect((await run("return [typeof left, [].left === undefined, [1].push(2)]")).resultJson).toBe(
+      '["undefined",true,2]',
+    );
+  });
+});
+
+it("reaches nothing of Node", async () => {
+  const names = ["process", "require", "module", "fetch", "Buffer", "setTimeout", "WebAssembly", "SharedArrayBuffer"];
+  const { resultJson } = await run(
+    `return ${JSON.stringify(names)}.filter((name) => typeof globalThis[name] !== "undefined")`,
+  );
+  expect(JSON.parse(resultJson)).toEqual(
+    expect.not.arrayContaining(names.filter((name) => name !== "SharedArrayBuffer")),
+  );
+  expect((await run("return await import('node:fs')")).exitCode).toBe(1);
+  expect((await run("return this.constructor.constructor('return process')().pid")).exitCode).toBe(1);
+});
+
+describe("a hostile program", () => {
+  const ends: [what: string, code: string, wants: readonly RunEnd[]][] = [
+    ["loops", "while (true);", ["cpu"]],
+    ["waits for ever", "await new Promise(() => {})", ["timeout"]],
+    ["floods microtasks", "const f = () => Promise.resolve().then(f); await f()", ["cpu", "timeout", "oom"]],
+    ["grows a Map", "const m = new Map(); for (let i = 0; ; i++) m.set(i, String(i).repeat(100))", ["oom", "cpu"]],
+    ["fills an array", "return Array(1e9).fill(0).length", ["oom", "cpu", "exited"]],
+    ["squares a number", "let n = 3n; for (;;) n *= n", ["oom", "cpu", "exited"]],
+    [
+      "resizes a buffer",
+      "const b = new ArrayBuffer(1, { maxByteLength: 4e9 }); b.resize(3e9); return 1",
+      ["oom", "exited"],
+    ],
+    ["makes many buffers", "const a = []; for (;;) a.push(new Uint8Array(1e7).fill(1))", ["oom", "exited"]],
+    ["doubles a string", "let s = 'x'; for (;;) s += s", ["oom", "exited"]],
+    ["recurses", "const f = () => f() + 1; return f()", ["exited"]],
+    ["backtracks", "return /^(a+)+$/.test('a'.repeat(40) + '!')", ["cpu"]],
+    ["throws what loops when it is read", "throw { get message() { for (;;); } }", ["cpu", "exited"]],
+    [
+      "throws an error whose message loops",
+      "const e = new Error(); Object.defineProperty(e, 'message', { get() { for (;;); } }); throw e",
+      ["cpu"],
+    ],
+    [
+      "prepares stacks for ever",
+      "Error.prepareStackTrace = () => { for (;;); }; throw new Error('x')",
+      ["cpu", "exited"],
+    ],
+    ["throws a Proxy", "throw new Proxy({}, { get() { for (;;); } })", ["cpu", "exited"]],
+    ["rejects and loops", "Promise.reject({ get stack() { for (;;); } }); return 1", ["exited", "cpu"]],
+    ["returns a thenable that loops", "return { then() { for (;;); } }", ["cpu"]],
+    ["returns a getter that loops", "return { get a() { for (;;); } }", ["cpu"]],
+    ["nests JSON deeply", "let a = []; for (let i = 0; i < 1e6; i++) a = [a]; return a", ["exited", "oom", "cpu"]],
+  ];
+  it.each(ends)("that %s ends, and its neighbour does not notice", { timeout: 30_000 }, async (_, code, wants) => {
+    const [hostile, honest] = await Promise.all([run(code), run("return 'fine'", { tenant: "neighbour" })]);
+    expect(wants).toContain(hostile.end);
+    expect(hostile.resultJson === "" || hostile.end === "exited").toBe(true);
+    expect(honest).toMatchObject({ end: "exited", resultJson: '"fine"' });
+    expect((await run("return 1")).resultJson).toBe("1");
+  });
+
+  it("that floods its output has its head and its tail kept", async () => {
+    const result = await run("for (let i = 0; i < 20000; i++) console.log('line ' + i)");
+    expect(result.truncated).toBe(true);
+    expect(Buffer.byteLength(result.stdout)).toBeLessThan(LIMITS.outputBytes + 200);
+    expect([result.stdout.startsWith("line 0\n"), result.stdout.endsWith("line 19999\n")]).toEqual([true, true]);
+  });
+
+  const lies: [what: string, code: string][] = [
+    ["JSON.stringify", "JSON.stringify = () => 'not json'; return 1"],
+    ["Promise.prototype.then", "Promise.prototype.then = () => 'r\"forged\"'; return 1"],
+    ["String.prototype.slice", "String.prototype.slice = () => 'forged'; return 1"],
+    ["Array.prototype.map", "Array.prototype.map = () => ['forged']; console.log('x'); return 1"],
+    ["Object.prototype.toJSON", "Object.prototype.toJSON = () => 'forged'; return {}"],
+  ];
+  it.each(lies)("that replaces %s fools nobody but itself", async (_, code) => {
+    const result = await run(code);
+    expect(() => JSON.parse(result.resultJson || "null")).not.toThrow();
+    expect((await run("return JSON.stringify([1]) + String('ab').slice(1)")).resultJson).toBe('"[1]b"');
+  });
+});
+
+describe("from outside", () => {
+  it("a call that is cancelled ends as killed", async () => {
+    const stop = new AbortController();
+    const going = run(
+      "console.log('going'); for (;;);",
+      { limits: { cpuMs: 10_000 } },
+      { signal: stop.signal, onOutput: () => stop.abort() },
+    );
+    setTimeout(() => stop.abort(), 500);
+    expect((await going).end).toBe("killed");
+  });
+
+  it("waits for a worker no longer than its wall clock", async () => {
+    const busy = Array.from({ length: 3 }, () =>
+      run("await new Promise(() => {})", { tenant: "busy", limits: { wallMs: 1_500 } }),
+    );
+    const late = await run("return 1", { tenant: "late", limits: { wallMs: 300 } });
+    expect(late).toMatchObject({ end: "timeout", resultJson: "" });
+    await Promise.all(busy);
+    expect((await run("return 1", { tenant: "late" })).resultJson).toBe("1");
+  });
+
+  it("a limit that cannot be held is refused", () => {
+    expect(() => backend.check(specOf("", { limits: { memoryBytes: 8 * 2 ** 30 } }))).toThrow(
+      /isolate is held to at most/,
+    );
+  });
+
+  it("its workers hold nothing, and end with it", async () => {
+    const before = workersOf(process.pid);
+    const own = await openIsolateBackend({ workers: { workers: 1, warm: 1 }, log: silentLog });
+    await own.run(specOf("return 1"), { signal: new AbortController().signal, onOutput: () => {} });
+    const mine = workersOf(process.pid).filter((pid) => !before.includes(pid));
+    expect(mine.length).toBe(1);
+    const status = readFileSync(`/proc/${mine[0]}/status`, "utf8");
+    if (process.getuid?.() === 0) expect(status).toMatch(/^Uid:\t65534\t65534/m);
+    expect(status).toMatch(/^NoNewPrivs:\t1$/m);
+    expect(status).toMatch(/^CapEff:\t0000000000000000$/m);
+    expect(readFileSync(`/proc/${mine[0]}/environ`, "utf8")).toBe("");
+    await own[Symbol.asyncDispose]();
+    expect(workersOf(process.pid).filter((pid) => mine.includes(pid))).toEqual([]);
+  });
+});
+
+function workersOf(pid: number): number[] {
+  return childrenOf(pid).filter(isWorker);
+}
+
+function childrenOf(pid: number): number[] {
+  const text = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
+  return text === "" ? [] : text.split(" ").map(Number);
+}
+
+function isWorker(pid: number): boolean {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("--jitless");
+  } catch {
+    return false;
+  }
+}
