@@ -18,7 +18,7 @@ down: ## stop what `make up` started
 	@bin/interlock down
 
 test: ## install what is missing, check, and run every test
-	@deploy/bootstrap.sh packages engine nats python images
+	@deploy/bootstrap.sh packages engine nats python images compose
 	@deploy/check.sh
 	@deploy/test.sh
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a target needs and is missing; repeats in well under a second when nothing is.
-# usage: deploy/bootstrap.sh packages|engine|nats|python|images ...
+# usage: deploy/bootstrap.sh packages|engine|nats|python|images|compose ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/node_modules/.bin:$PATH"
@@ -61,9 +61,14 @@ nats() { command -v nats-server >/dev/null || apt nats-server || say "without na
 
 python() { apt python3-grpcio python3-grpc-tools || say "without these the test of the Python client cannot run."; }
 
+compose() {
+  command -v docker-compose >/dev/null || apt docker-compose ||
+    say "without docker-compose the test of deploy/compose.yaml cannot run."
+}
+
 for part in "$@"; do
   case $part in
-    packages | engine | nats | python | images) "$part" ;;
+    packages | engine | nats | python | images | compose) "$part" ;;
     *) say "unknown part: $part"; exit 2 ;;
   esac
 done

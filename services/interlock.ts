@@ -81,7 +81,7 @@ export async function openJournal(config: Config, options: { readonly readOnly: 
     }
     case "jetstream": {
       return await openJetstreamJournal({
-        connection: await connectNats(config, "journal"),
+        connection: await connectNats(config, "journal", config.nats?.journal_user),
         replicas: journal.replicas,
       });
     }
@@ -265,9 +265,10 @@ function journalOf(config: Config): NonNullable<Config["journal"]> {
   return config.nats === undefined ? { kind: "sqlite", synchronous: "full" } : { kind: "jetstream", replicas: 1 };
 }
 
-async function connectNats(config: Config, name: string): Promise<NatsConnection> {
+async function connectNats(config: Config, name: string, as?: string): Promise<NatsConnection> {
   if (config.nats === undefined) throw new Error("a journal in JetStream needs nats.url in the configuration");
-  const { url, user, password_file: passwordFile } = config.nats;
+  const { url, password_file: passwordFile } = config.nats;
+  const user = as ?? config.nats.user;
   const password = passwordFile === undefined ? {} : { pass: readFileSync(passwordFile, "utf8").trim() };
   try {
     return await connect({

@@ -51,6 +51,10 @@ const nats = z.strictObject({
   url: z.string().regex(/^(nats|tls):\/\//, "begin with nats:// or tls://"),
   user: z.string().optional(),
   password_file: z.string().optional().describe("file that holds the password"),
+  journal_user: z
+    .string()
+    .optional()
+    .describe("user of the journal's connection, where JetStream has an account of its own; default: user"),
 });
 
 const runner = z.strictObject({

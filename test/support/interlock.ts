@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { parse, stringify } from "yaml";
+import { natsLogin, natsUsers, newPasswords } from "../../deploy/secrets.ts";
 import { type HostOptions, SERVICE_NAMES, type ServiceName, startInterlock } from "../../services/interlock.ts";
 import { type ConfigInput, configSchema } from "../../services/shared/config.ts";
 import { silentLog } from "../../services/shared/log.ts";
@@ -34,6 +35,8 @@ export type RunningApart = Running & {
 export type Options = {
   readonly config?: Partial<ConfigInput>;
   readonly host?: Partial<Pick<HostOptions, "backends" | "now">>;
+  /** Five processes only: NATS as deployed, each service with a user that may do no more than it must. */
+  readonly natsUsers?: boolean;
 };
 
 export async function startEmbedded(options: Options = {}): Promise<Running> {
@@ -48,8 +51,21 @@ export async function startOverNats(options: Options = {}): Promise<Running> {
 }
 
 export async function startApart(options: Options = {}): Promise<RunningApart> {
-  const nats = await startNats({ jetstream: true });
+  const passwords = options.natsUsers === true ? newPasswords() : undefined;
+  const nats = await startNats({
+    jetstream: true,
+    ...(passwords === undefined ? {} : { deployed: natsUsers(passwords) }),
+  });
   const made = makeState({ ...options.config, nats: { url: nats.url } });
+  const configOf = (service: ServiceName): string => {
+    if (passwords === undefined) return made.configFile;
+    const file = join(made.state, `${service}.yaml`);
+    const passwordFile = join(made.state, `${service}.password`);
+    writeFileSync(passwordFile, passwords[service]);
+    const login = { url: nats.url, ...natsLogin(service), password_file: passwordFile };
+    writeFileSync(file, stringify({ ...made.config, nats: login }));
+    return file;
+  };
   const children = new Map<ServiceName, ChildProcess>();
   let address = "";
   const start = async (service: ServiceName): Promise<void> => {
@@ -57,7 +73,7 @@ export async function startApart(options: Options = {}): Promise<RunningApart> {
     const listen = service === "broker" && address !== "" ? address : "127.0.0.1:0";
     const child = spawn(
       "bin/interlock",
-      ["--json", "serve", service, "--config", made.configFile, "--listen", listen],
+      ["--json", "serve", service, "--config", configOf(service), "--listen", listen],
       {
         stdio: ["ignore", "pipe", "pipe"],
       },

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { connect as connectTcp } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -15,19 +15,22 @@ export type RunningNats = AsyncDisposable & {
   restart(): Promise<void>;
 };
 
-/** `config`: more lines of nats-server's own configuration. */
+/**
+ * `config`: more lines of nats-server's own configuration. `deployed`: that of deploy/nats.conf to the letter, with
+ * these lines as its nats-users.conf.
+ */
 export async function startNats(options: {
   readonly jetstream: boolean;
   readonly config?: string;
+  readonly deployed?: string;
 }): Promise<RunningNats> {
   const folder = mkdtempSync(join(tmpdir(), "interlock-nats-"));
   const configFile = join(folder, "nats.conf");
   let port = -1; // nats-server chooses a free one
   let child: ChildProcess | undefined;
   const start = async (): Promise<void> => {
-    const store = options.jetstream ? `jetstream { store_dir: "${join(folder, "store")}" }` : "";
-    writeFileSync(configFile, `listen: "127.0.0.1:${port}"\n${store}\n${options.config ?? ""}\n`);
-    const started = spawn("nats-server", ["--config", configFile], { stdio: ["ignore", "ignore", "pipe"] });
+    const place = configure();
+    const started = spawn("nats-server", ["--config", configFile, ...place], { stdio: ["ignore", "ignore", "pipe"] });
     child = started;
     port = await portOf(started, port);
     await accepts(port);
@@ -50,6 +53,19 @@ export async function startNats(options: {
     throw error;
   }
   return { url: `nats://127.0.0.1:${port}`, port, kill, restart: start, [Symbol.asyncDispose]: dispose };
+
+  /** Writes the configuration; what is the test's own besides comes as arguments. */
+  function configure(): readonly string[] {
+    const store = join(folder, "store");
+    if (options.deployed === undefined) {
+      const jetstream = options.jetstream ? `jetstream { store_dir: "${store}" }` : "";
+      writeFileSync(configFile, `listen: "127.0.0.1:${port}"\n${jetstream}\n${options.config ?? ""}\n`);
+      return [];
+    }
+    copyFileSync(join(import.meta.dirname, "../../deploy/nats.conf"), configFile);
+    writeFileSync(join(folder, "nats-users.conf"), options.deployed);
+    return ["--addr", "127.0.0.1", "--port", String(port), "--store_dir", store];
+  }
 
   /** Read from what it logs, which it does once it is ready. */
   async function portOf(started: ChildProcess, known: number): Promise<number> {

@@ -61,7 +61,7 @@ async function callUnary(target: Target, request: Init, options: CallOptions): P
     if (scope.failure !== undefined) throw scope.failure;
     const bytes = encode(mux.connection, method, request);
     const answer = Promise.withResolvers<Message>();
-    const { call, reply } = mux.open({
+    const { call, reply } = mux.open(method.parent.name, {
       onMessage: (message) => {
         try {
           answer.resolve(readAnswer(method, message));
@@ -73,7 +73,7 @@ async function callUnary(target: Target, request: Init, options: CallOptions): P
       alive: undefined,
       lastSeenMs: 0,
     });
-    scope.onEnd(() => mux.close(call));
+    scope.onEnd(() => mux.close(method.parent.name, call));
     send(target, bytes, { call, reply }, options);
     try {
       return await scope.race(answer.promise);
@@ -155,7 +155,7 @@ class NatsStream implements AsyncIterableIterator<Message, undefined> {
     let finished = false;
     const inflow = new Inflow((count) => sendUp(mux, method, call, { kind: "credit", count }));
     const outflow = new Outflow(WINDOW);
-    const { call, reply } = mux.open({
+    const { call, reply } = mux.open(method.parent.name, {
       onMessage: (message) => {
         if (message.headers?.code === NO_RESPONDERS) return inflow.fail(noResponder(method));
         const frame = parseFrame(message.headers);
@@ -168,7 +168,7 @@ class NatsStream implements AsyncIterableIterator<Message, undefined> {
       lastSeenMs: performance.now(),
     });
     scope.onEnd(() => {
-      mux.close(call);
+      mux.close(method.parent.name, call);
       close(requests);
       if (!finished && isNews(scope, this.#options)) sendUp(mux, method, call, { kind: "cancel" });
     });

@@ -11,7 +11,10 @@ export type Pending = {
   lastSeenMs: number;
 };
 
-/** The answers to all calls of one connection, on one subscription: a call costs no round trip to set up. */
+/**
+ * The answers to all calls of one connection, on one subscription: a call costs no round trip to set up. The service's
+ * name is part of where it answers, `<inbox>.<Service>.<call>`, so that NATS can hold each service to its own answers.
+ */
 export class NatsMux {
   readonly #connection: NatsConnection;
   readonly #inbox: string;
@@ -23,7 +26,7 @@ export class NatsMux {
   constructor(connection: NatsConnection, inboxPrefix: string | undefined) {
     this.#connection = connection;
     this.#inbox = createInbox(inboxPrefix);
-    this.#subscription = connection.subscribe(`${this.#inbox}.*`, {
+    this.#subscription = connection.subscribe(`${this.#inbox}.*.*`, {
       callback: (_error, message) => this.#take(message),
     });
     void this.#followStatus();
@@ -34,21 +37,21 @@ export class NatsMux {
   }
 
   /** @throws RpcError UNAVAILABLE at once while NATS is gone: waiting for it is the caller's choice. */
-  open(pending: Pending): { call: string; reply: string } {
+  open(service: string, pending: Pending): { call: string; reply: string } {
     if (!this.#connected || this.#connection.isClosed()) throw connectionLost();
     const call = nuid.next();
-    this.#pending.set(call, pending);
+    const key = `${service}.${call}`;
+    this.#pending.set(key, pending);
     if (pending.alive !== undefined) this.#sweep ??= setInterval(() => this.#sweepStreams(), 1_000).unref();
-    return { call, reply: `${this.#inbox}.${call}` };
+    return { call, reply: `${this.#inbox}.${key}` };
   }
 
-  close(call: string): void {
-    this.#pending.delete(call);
+  close(service: string, call: string): void {
+    this.#pending.delete(`${service}.${call}`);
   }
 
   #take(message: Msg): void {
-    const call = message.subject.slice(message.subject.lastIndexOf(".") + 1);
-    const pending = this.#pending.get(call);
+    const pending = this.#pending.get(message.subject.slice(this.#inbox.length + 1));
     if (pending === undefined) return; // too late
     pending.lastSeenMs = performance.now();
     pending.onMessage(message);
@@ -57,12 +60,12 @@ export class NatsMux {
   #sweepStreams(): void {
     const nowMs = performance.now();
     let streams = 0;
-    for (const [call, pending] of this.#pending) {
+    for (const [key, pending] of this.#pending) {
       if (pending.alive === undefined) continue;
       streams++;
       pending.alive();
       if (nowMs - pending.lastSeenMs < LOST_AFTER_MS) continue;
-      this.#pending.delete(call);
+      this.#pending.delete(key);
       pending.onLost(peerLost());
     }
     if (streams > 0) return;

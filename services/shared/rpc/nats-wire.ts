@@ -6,7 +6,7 @@ import { fromStatus, statusFromBinary, statusToBinary, toStatus } from "./status
 import type { Caller } from "./types.ts";
 
 /**
- * RPC over NATS: a request on the method's subject, its answers on the caller's own inbox.
+ * RPC over NATS: a request on the method's subject, its answers on the caller's own inbox, `<inbox>.<Service>.<call>`.
  *
  *     interlock.rpc.<Service>.<Method>              any replica (queue group)
  *     interlock.rpc.<Service>.<Method>.<instance>   that one
