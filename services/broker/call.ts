@@ -111,6 +111,9 @@ export function endLost(decision: Decision | undefined): Step {
 export function advance(state: CallProgress, event: CallEvent): Step {
   if (state.kind !== "active") throw new Error(`a call that is ${state.kind} cannot go on by ${event.kind}`);
   const { held } = state;
+  if (!(FOLLOWS[state.at] ?? []).includes(event.kind)) {
+    throw new Error(`a call at ${state.at} cannot go on by ${event.kind}`);
+  }
   switch (event.kind) {
     case "ended":
       return { state: { kind: "ended", outcome: event.outcome }, command: { kind: "none" } };
@@ -140,13 +143,30 @@ export function advance(state: CallProgress, event: CallEvent): Step {
       return end({ kind: "outcome_unknown", message: event.message }, held, "charge");
     case "refused":
       if (held.mayHaveRun) return endLost(held.decision);
+      if (state.at === "filter") return end({ kind: "outcome_unknown", message: WITHHELD }, held, "charge");
       return end(outcomeOfRefusal(event.refusal), held, undoOf(heldAt(state)).hold);
   }
 }
 
+/** What may come of each stage's command. */
+const FOLLOWS: Partial<Record<Stage, readonly CallEvent["kind"][]>> = {
+  guard: ["cleared", "repeated", "refused"],
+  decide: ["decided", "refused"],
+  reserve: ["reserved", "refused"],
+  approve: ["parked", "outdated", "repeated", "taken", "refused"],
+  permit: ["admitted", "outdated", "repeated", "taken", "refused"],
+  run: ["ran", "stopped", "lost", "refused"],
+  filter: ["filtered", "refused"],
+  settle: ["ended", "taken"],
+};
+
+const WITHHELD =
+  "The tool ran, and its result could not be searched for secrets, so it is withheld. Do not send it again.";
+
 function afterDecision(decision: Decision, held: Held): Step {
   switch (decision.kind) {
     case "deny":
+      if (held.mayHaveRun) return endLost(decision);
       return end({ kind: "refused", refusal: denial(decision) }, held, undoOf(held).hold);
     case "require_approval":
     case "allow":
@@ -188,7 +208,7 @@ function denial(decision: Decision): Refusal {
 const NO_UNDO: Undo = { hold: "none", withdrawApproval: false };
 
 function undoOf(held: Held): Undo {
-  return { hold: held.reserved ? "release" : "none", withdrawApproval: held.asked };
+  return { hold: held.reserved && !held.mayHaveRun ? "release" : "none", withdrawApproval: held.asked };
 }
 
 /** A reserve that failed without an answer may have landed: release is idempotent, so it is always sent. */

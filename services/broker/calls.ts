@@ -3,11 +3,12 @@ import type { Catalog, Tool } from "./catalog.ts";
 import type { LiveCall } from "./live.ts";
 import type { Call, CallView, Principal } from "./model.ts";
 import { streamOf } from "./model.ts";
-import type { CallIo, Pipeline, Sessions } from "./pipeline.ts";
+import type { Pipeline, Sessions } from "./pipeline.ts";
 import type { Place, Records } from "./records.ts";
 import type { Recovery } from "./recovery.ts";
 import { resolveCall, type ToolRequest } from "./request.ts";
 import { toRefusal, toRpcError } from "./wire.ts";
+import type { CallIo } from "./work.ts";
 
 export type Begun = { readonly call: Call; readonly tool: Tool };
 
@@ -68,13 +69,13 @@ export class Calls {
   async cancel(place: Place, reason: string): Promise<CallView> {
     const { records, recovery, sessions, pipeline } = this.#options;
     const view = await records.view(place);
+    pipeline.live.get(place.callId)?.live.cancel(reason);
     switch (view.progress.kind) {
       case "pending_approval":
         await recovery.withdraw(place, reason);
         break;
       case "running":
         await sessions.execute(streamOf(place), { kind: "cancel", callId: place.callId, reason });
-        pipeline.live.get(place.callId)?.live.cancel(reason);
         break;
       case "ended":
         break;
@@ -95,13 +96,18 @@ export class Calls {
     const patience = first.progress.kind === "pending_approval" ? waitMs : Number.POSITIVE_INFINITY;
     const untilMs = Math.min(Date.now() + patience, (io.deadlineMs ?? Number.POSITIVE_INFINITY) - ANSWER_MS);
     if (untilMs <= Date.now()) return first;
-    const enough = Number.isFinite(untilMs) ? AbortSignal.timeout(untilMs - Date.now()) : NEVER;
+    const leftMs = Math.min(Math.max(1, Math.ceil(untilMs - Date.now())), MAX_TIMER_MS);
+    const enough = AbortSignal.timeout(leftMs);
+    return orThrow(await this.#endedOrNow(place, io.signal, enough));
+  }
+
+  async #endedOrNow(place: Place, signal: AbortSignal, enough: AbortSignal): Promise<CallView> {
+    const { records } = this.#options;
     try {
-      return orThrow(await records.ended(place, AbortSignal.any([io.signal, enough])));
+      return await records.ended(place, AbortSignal.any([signal, enough]));
     } catch (error) {
-      if (enough.aborted && !io.signal.aborted && !(error instanceof RpcError))
-        return await records.view(place, io.signal);
-      throw error;
+      if (!enough.aborted || signal.aborted) throw error;
+      return await records.view(place, signal);
     }
   }
 
@@ -113,12 +119,14 @@ export class Calls {
       tool: request.tool.replaceAll(/[^\x20-\x7e]/g, "?").slice(0, 128),
     };
     const outcome = { kind: "refused", refusal: toRefusal("resolve", error) } as const;
-    const end = { call, outcome, decision: undefined, charged: [], receipt: undefined, addLabels: [], endMs: now() };
-    sessions.execute(streamOf(principal), { kind: "end", ...end }).catch(() => {}); // the journal's own state says why
+    const ended = { call, outcome, decision: undefined, charged: [], receipt: undefined, endMs: now() };
+    const end = { kind: "end", ...ended, attempts: [], addLabels: [] } as const;
+    sessions.execute(streamOf(principal), end).catch(() => {}); // the journal's own state says why
   }
 }
 
-const NEVER = new AbortController().signal;
+/** What Node's timers can wait. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
 /** Left of a caller's deadline to bring the answer back. */
 const ANSWER_MS = 150;
 

@@ -80,6 +80,7 @@ function loadTool(file: string): Tool {
     const why = error instanceof Error ? error.message : String(error);
     throw problem(["arguments"], `It is no JSON Schema 2020-12 that can be checked: ${why}.`);
   }
+  if ("$async" in validate) throw problem(["arguments"], "Remove $async: arguments are checked before anything else.");
   return {
     manifest,
     ...canonicalManifest(manifest),

@@ -1,16 +1,19 @@
 import type { ApprovalsService } from "../../proto/interlock/v1/approvals_pb.ts";
 import type { LedgerService } from "../../proto/interlock/v1/ledger_pb.ts";
+import type { Decided } from "../shared/decider.ts";
 import type { Log } from "../shared/log.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Client } from "../shared/rpc/types.ts";
 import type { Signer } from "../shared/signing.ts";
 import type { CallCommand, CallEvent, Undo } from "./call.ts";
 import type { Tool } from "./catalog.ts";
+import type { Waiters } from "./live.ts";
 import { type Amount, type Outcome, streamOf, summaryOf } from "./model.ts";
 import type { Outbox } from "./outbox.ts";
-import type { Sessions, Work } from "./pipeline.ts";
-import type { SessionCommand } from "./session.ts";
+import type { Sessions } from "./pipeline.ts";
+import type { SessionCommand, SessionEvent, SessionRefusal } from "./session.ts";
 import { receiptBytes, toAmount, toSignedText } from "./wire.ts";
+import type { Work } from "./work.ts";
 
 export type EndingOptions = {
   readonly sessions: Sessions;
@@ -18,6 +21,7 @@ export type EndingOptions = {
   readonly approvals: Client<typeof ApprovalsService>;
   readonly signer: Signer;
   readonly outbox: Outbox;
+  readonly waiters: Waiters;
   readonly now: () => number;
   readonly log: Log;
 };
@@ -26,6 +30,8 @@ export type EndingOptions = {
 const ASK_MS = 2_500;
 /** A refusal is answered even where it cannot be recorded; nothing has run. */
 const RECORD_REFUSAL_MS = 1_000;
+/** Left of a caller's deadline to bring the answer back. */
+const ANSWER_MS = 50;
 
 /** The end of a call: its receipt and its record, and what was held for it. */
 export class Ending {
@@ -35,28 +41,37 @@ export class Ending {
     this.#options = options;
   }
 
-  /** Records the end and ends what is held. The two go side by side: each is made good alone when it fails. */
+  /**
+   * Records the end and ends what is held. What was used is charged at once, for the call has run; what was not is given
+   * back once the end stands: until then another broker may have come to run the call.
+   */
   async end(work: Work, command: Extract<CallCommand, { kind: "end" }>): Promise<CallEvent> {
     const { call, tool } = work;
-    const { sessions, signer, now, log } = this.#options;
+    const { sessions, signer, outbox, waiters, now, log } = this.#options;
     const { outcome, undo, decision } = command;
     const charged = undo.hold === "charge" ? chargeOf(tool, outcome) : [];
     const ended = { outcome, charged, endMs: now() };
     const view = { call: summaryOf(call), decision };
     const receipt = toSignedText(await signer.sign("receipt", receiptBytes(view, ended)));
     work.ended = { ...view, progress: { kind: "ended", ...ended, receipt } };
-    const record: SessionCommand = { kind: "end", ...view, ...ended, receipt, addLabels: labelsAfter(tool, outcome) };
-    this.undo(work, undo, charged);
-    const nothingRan = outcome.kind === "refused";
+    const ran = undo.hold === "charge";
+    const attempts = work.replaces === undefined ? [work.attempt] : [work.attempt, work.replaces];
+    const addLabels = ran ? tool.manifest.labels : [];
+    const record: SessionCommand = { kind: "end", ...view, ...ended, receipt, attempts, addLabels };
+    const stream = streamOf(call.principal);
+    if (ran) this.undo(work, undo, charged);
     try {
-      const waiting = nothingRan ? { deadlineMs: Date.now() + RECORD_REFUSAL_MS } : {};
-      await sessions.execute(streamOf(call.principal), record, waiting);
+      const decided = await sessions.execute(stream, record, ran ? {} : { deadlineMs: recordBy(work) });
+      if (isAnothers(decided)) return { kind: "taken" };
+      if (!ran) this.undo(work, undo, charged);
     } catch (error) {
-      this.#options.outbox.send(`record the end of ${call.callId}`, async () => {
-        await sessions.execute(streamOf(call.principal), record);
+      outbox.send(`record the end of ${call.callId}`, async () => {
+        const decided = await sessions.execute(stream, record);
+        waiters.notify(call.callId);
+        if (!ran && !isAnothers(decided)) this.undo(work, undo, charged);
       });
       log.warn({ err: error, callId: call.callId }, "call.end.unrecorded");
-      if (!nothingRan) throw unrecorded(error);
+      if (ran) throw unrecorded(error);
     }
     return { kind: "ended", outcome };
   }
@@ -98,9 +113,14 @@ function chargeOf(tool: Tool, outcome: Outcome): Amount[] {
   return priceOf(tool).map(({ unit, value }) => ({ unit, value: unit === "cpu_ms" && usage ? usage.cpuMs : value }));
 }
 
-/** A tool that may have run may have shown what it reads. */
-function labelsAfter(tool: Tool, outcome: Outcome): readonly string[] {
-  return outcome.kind === "refused" ? [] : tool.manifest.labels;
+/** Before the caller's own deadline, so that the caller hears why. */
+function recordBy({ io }: Work): number {
+  return Math.min(Date.now() + RECORD_REFUSAL_MS, (io.deadlineMs ?? Number.POSITIVE_INFINITY) - ANSWER_MS);
+}
+
+/** Somebody else has ended the call, or runs it: theirs is what counts. */
+function isAnothers(decided: Decided<SessionEvent, SessionRefusal>): boolean {
+  return decided.kind === "refused" ? decided.refusal.kind === "taken" : decided.events.length === 0;
 }
 
 function unrecorded(cause: unknown): RpcError {

@@ -19,7 +19,11 @@ export function maskResult(result: RunResult, mask: Mask): RunResult {
 
 function spellingsOf(secret: string): string[] {
   const bytes = Buffer.from(secret, "utf8");
-  const json = JSON.stringify(secret).slice(1, -1);
+  const json = inJson(secret);
+  const ascii = json.replace(/[^\x20-\x7e]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  const percent = encodeURIComponent(secret);
+  const inUrl = [percent, new URLSearchParams([["", secret]]).toString().slice(1)];
+  const lowerCase = inUrl.map((text) => text.replace(/%../g, (code) => code.toLowerCase()));
   // base64 of a text around the secret: what does not depend on the neighbours, at each of the three alignments.
   const inBase64 = [0, 1, 2].map((lead) => {
     const shifted = Buffer.concat([Buffer.alloc(lead), bytes])
@@ -31,9 +35,13 @@ function spellingsOf(secret: string): string[] {
   });
   const urlSafe = inBase64.map((text) => text.replaceAll("+", "-").replaceAll("/", "_"));
   const hex = bytes.toString("hex");
-  return [secret, json, encodeURIComponent(secret), hex, hex.toUpperCase(), ...inBase64, ...urlSafe].filter(
-    (spelling) => spelling.length >= 6,
-  );
+  const inText = [secret, json, inJson(json), ascii, ...inUrl, ...lowerCase, hex, hex.toUpperCase()];
+  const alone = [bytes.toString("base64").replace(/=+$/, ""), bytes.toString("base64url")];
+  return [...inText, ...alone, ...inBase64, ...urlSafe].filter((spelling) => spelling.length >= 6);
+}
+
+function inJson(text: string): string {
+  return JSON.stringify(text).slice(1, -1);
 }
 
 function escapeRegExp(text: string): string {

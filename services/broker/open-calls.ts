@@ -53,6 +53,7 @@ export class OpenCalls implements AsyncDisposable {
   #running: Promise<unknown> = Promise.resolve();
   /** Calls of this process that are not yet seen here as ended. */
   readonly #mine = new Set<string>();
+  readonly #mending = new Set<string>();
 
   constructor(options: OpenCallsOptions) {
     this.#options = options;
@@ -126,7 +127,7 @@ export class OpenCalls implements AsyncDisposable {
       await pause(SWEEP_MS, signal);
       if (signal.aborted) return;
       this.#chargeDue();
-      await Promise.all([...this.#open.values()].map((open) => this.#mend(open)));
+      for (const open of this.#open.values()) void this.#mend(open);
       if (performance.now() < cursorAtMs) continue;
       cursorAtMs = performance.now() + CURSOR_EVERY_MS;
       await this.#writeCursor().catch((error: unknown) => this.#options.log.warn({ err: error }, "cursor.unwritten"));
@@ -142,10 +143,11 @@ export class OpenCalls implements AsyncDisposable {
     for (const { event } of due) charge(event);
   }
 
-  /** Whatever fails is tried again by the next sweep. */
+  /** Whatever fails is tried again by the next sweep. It may take as long as a run does, so none waits for it. */
   async #mend(open: Open): Promise<void> {
     const { pipeline, recovery, now, log } = this.#options;
-    if (pipeline.live.has(open.callId)) return;
+    if (this.#mending.has(open.callId) || pipeline.live.has(open.callId)) return;
+    this.#mending.add(open.callId);
     try {
       switch (open.kind) {
         case "parked":
@@ -161,6 +163,8 @@ export class OpenCalls implements AsyncDisposable {
       }
     } catch (error) {
       log.warn({ err: error, callId: open.callId }, "call.recover.failed");
+    } finally {
+      this.#mending.delete(open.callId);
     }
   }
 

@@ -10,16 +10,32 @@ import { advance, begin, type CallCommand, type CallEvent, type CallProgress, ty
 import type { Tool } from "./catalog.ts";
 import { type ControlState, switchAgainst } from "./control.ts";
 import { Ending, priceOf } from "./ending.ts";
-import { LiveCall, type Waiters } from "./live.ts";
-import type { LoopVerdict } from "./loops.ts";
+import { LiveCall, Waiters } from "./live.ts";
 import { type Mask, maskResult } from "./mask.ts";
-import type { Call, CallView, Decision, Refusal, RunResult } from "./model.ts";
-import { streamOf, summaryOf } from "./model.ts";
-import type { Outbox } from "./outbox.ts";
+import type { Call, Decision, Refusal, RunResult } from "./model.ts";
+import { streamOf } from "./model.ts";
+import { type Outbox, pause } from "./outbox.ts";
 import { guardRefusal, recordRefusal, serviceDown } from "./refusals.ts";
 import { RUN_SLACK_MS, type Runners, wallMsOf } from "./runners.ts";
-import { glance, type SessionCommand, type SessionEvent, type SessionRefusal, type SessionState } from "./session.ts";
+import {
+  type Basis,
+  glance,
+  type SessionCommand,
+  type SessionEvent,
+  type SessionRefusal,
+  type SessionState,
+} from "./session.ts";
 import { fromDecision, toAmount, toFacts, toRefusal, toTimestamp } from "./wire.ts";
+import {
+  approvalMs,
+  asksMore,
+  type CallIo,
+  parkedView,
+  type Standing,
+  throwIfOver,
+  type Work,
+  type WorkChange,
+} from "./work.ts";
 
 export type Sessions = Executor<SessionState, SessionCommand, SessionEvent, SessionRefusal>;
 
@@ -36,53 +52,22 @@ export type PipelineOptions = {
   readonly outbox: Outbox;
   readonly waiters: Waiters;
   readonly repeatLimit: number;
+  /** Aborts when this broker stops: then nothing is waited for any more. */
+  readonly stopping: AbortSignal;
   readonly newId: () => string;
   readonly now: () => number;
   readonly log: Log;
 };
 
-/** What one request brings along. */
-export type CallIo = {
-  readonly signal: AbortSignal;
-  /** Unix milliseconds. */
-  readonly deadlineMs?: number;
-  readonly traceParent?: string;
-};
-
-/** Where a call stands when the shell lets go of it. */
-export type Standing =
-  | { readonly kind: "ended"; readonly view: CallView }
-  | { readonly kind: "parked"; readonly view: CallView }
-  /** It is the call of that id, which this request repeats; empty: the same call, elsewhere. */
-  | { readonly kind: "following"; readonly callId: string };
-
-/** One call while it is worked on. */
-export type Work = {
-  readonly call: Call;
-  readonly tool: Tool;
-  readonly live: LiveCall;
-  readonly io: CallIo;
-  readonly attempt: string;
-  /** What people were asked under; set when the call was parked before. */
-  readonly askedUnder?: Decision;
-  /** The attempt that this one replaces. */
-  readonly replaces?: string;
-  /** Where what is not there yet is waited for: nobody else will try again. */
-  readonly patient?: boolean;
-  /** As the session was when it was last looked at. */
-  labels: readonly string[];
-  loop: LoopVerdict;
-  /** The last one made of it here. */
-  decision?: Decision;
-  ended?: CallView;
-};
-
 /** How long each of the services that are asked may take. */
 const ASK_MS = 2_500;
-const DEFAULT_APPROVAL_MS = 3_600_000;
 /** Beyond all that is bounded: how long a hold outlives what it is for. */
 const LEASE_SLACK_MS = 45_000;
 const PATIENCE_MS = 120_000;
+const DRAIN_LOOK_MS = 20;
+const NEVER = new AbortController().signal;
+/** Once admitted: well before other brokers take the call for lost. */
+const RUN_PATIENCE_MS = RUN_SLACK_MS / 3;
 
 /** The shell around `advance`: performs each command, feeds back what came of it. */
 export class Pipeline {
@@ -90,6 +75,9 @@ export class Pipeline {
   readonly #ending: Ending;
   /** The calls this process works on. */
   readonly live = new Map<string, Work>();
+  /** Idempotency keys of calls that are not on record yet: who repeats one waits, and so holds no money of its own. */
+  readonly #keys = new Set<string>();
+  readonly #keyWaiters = new Waiters();
 
   constructor(options: PipelineOptions) {
     this.#options = options;
@@ -100,10 +88,17 @@ export class Pipeline {
   async start(call: Call, tool: Tool, io: CallIo, watch?: (live: LiveCall) => void): Promise<Standing> {
     const work = this.newWork(call, tool, io);
     watch?.(work.live);
-    return await this.drive(work, begin());
+    if (call.idempotencyKey === "") return await this.drive(work, begin());
+    const key = `${streamOf(call.principal)} ${call.idempotencyKey}`;
+    while (this.#keys.has(key)) await this.#keyWaiters.next(key, io.signal);
+    this.#keys.add(key);
+    const freeKey = (): void => {
+      if (this.#keys.delete(key)) this.#keyWaiters.notify(key);
+    };
+    return await this.drive({ ...work, onRecorded: freeKey }, begin());
   }
 
-  newWork(call: Call, tool: Tool, io: CallIo, more: Pick<Work, "askedUnder" | "replaces" | "patient"> = {}): Work {
+  newWork(call: Call, tool: Tool, io: CallIo, more: WorkChange = {}): Work {
     const { newId, now } = this.#options;
     return {
       call,
@@ -117,6 +112,18 @@ export class Pipeline {
     };
   }
 
+  /** Resolves once this process does not work on the call. */
+  async letGo(callId: string): Promise<void> {
+    const { waiters, stopping } = this.#options;
+    while (this.live.has(callId)) await waiters.next(callId, stopping);
+  }
+
+  /** Resolves once this process works on no call, or after so long. */
+  async drained(ms: number): Promise<void> {
+    const untilMs = performance.now() + ms;
+    while (this.live.size > 0 && performance.now() < untilMs) await pause(DRAIN_LOOK_MS, NEVER);
+  }
+
   /** Goes on from a step until the call has ended, waits for people, or turns out to be another's. */
   async drive(work: Work, from: Step): Promise<Standing> {
     const { callId } = work.call;
@@ -128,11 +135,13 @@ export class Pipeline {
       while (step.command.kind !== "none" && step.command.kind !== "yield") {
         if (step.state.kind === "active") work.live.enter(step.state.at);
         step = advance(step.state.kind === "parked" ? ENDING : step.state, await this.#perform(work, step));
+        if (step.command.kind === "run") work.onRecorded?.();
       }
       if (step.command.kind === "yield") this.#ending.undo(work, step.command.undo, []);
       return this.#standing(work, step.state);
     } finally {
       this.live.delete(callId);
+      work.onRecorded?.();
       waiters.notify(callId);
       this.#logCall(work, performance.now() - startedMs);
     }
@@ -154,10 +163,11 @@ export class Pipeline {
 
   async #perform(work: Work, step: Step): Promise<CallEvent> {
     const { command, state } = step;
+    const { stopping } = this.#options;
     const stage = state.kind === "active" ? state.at : "settle";
     if (command.kind === "yield" || command.kind === "none") throw new Error(`${command.kind} is nothing to perform`);
     if (command.kind === "end") return await this.#ending.end(work, command);
-    const untilMs = performance.now() + (work.patient === true ? PATIENCE_MS : 0);
+    const untilMs = performance.now() + patienceOf(work, command);
     for (;;) {
       try {
         if (command.kind !== "filter") throwIfOver(work); // what has run is always settled
@@ -168,7 +178,8 @@ export class Pipeline {
           this.#options.log.error({ err: thrown, stage, callId: work.call.callId }, "call.fault");
         const hopeful = error.code === "UNAVAILABLE" || error.code === "DEADLINE_EXCEEDED";
         if (!hopeful || performance.now() >= untilMs) return { kind: "refused", refusal: toRefusal(stage, error) };
-        await new Promise((resolve) => setTimeout(resolve, 250));
+        await pause(250, stopping);
+        if (stopping.aborted) throw error; // it stays as it is recorded, for the next broker to go on with
       }
     }
   }
@@ -238,9 +249,9 @@ export class Pipeline {
 
   async #park(work: Work, decision: Decision): Promise<CallEvent> {
     const { call, tool, labels } = work;
-    const { sessions, repeatLimit, now } = this.#options;
+    const { sessions, now } = this.#options;
     const expiresMs = now() + approvalMs(decision);
-    const begun = { call, decision, price: priceOf(tool), basis: { labels, repeatLimit } };
+    const begun = { call, decision, price: priceOf(tool), basis: this.#basis(work) };
     // Recorded before people are asked: what they answer must find its call after any crash.
     const recorded = await sessions.execute(
       streamOf(call.principal),
@@ -282,15 +293,19 @@ export class Pipeline {
   }
 
   async #admit(work: Work, decision: Decision): Promise<CallEvent> {
-    const { call, tool, labels, attempt } = work;
-    const { sessions, runners, repeatLimit, now } = this.#options;
+    const { call, tool, attempt } = work;
+    const { sessions, runners, now } = this.#options;
     await asking("runner", runners.current());
-    const begun = { call, decision, price: priceOf(tool), basis: { labels, repeatLimit } };
+    const begun = { call, decision, price: priceOf(tool), basis: this.#basis(work) };
     const deadlineMs = now() + wallMsOf(tool, decision) + RUN_SLACK_MS;
     const replaces = work.replaces === undefined ? {} : { replaces: work.replaces };
     const command: SessionCommand = { kind: "admit", attempt, deadlineMs, ...begun, ...replaces };
     const recorded = await sessions.execute(streamOf(call.principal), command, this.#within(work));
     return recorded.kind === "accepted" ? { kind: "admitted" } : recordRefusal(recorded.refusal, call);
+  }
+
+  #basis({ labels, loop }: Work): Basis {
+    return { labels, loop, repeatLimit: this.#options.repeatLimit };
   }
 
   async #run(work: Work, decision: Decision): Promise<CallEvent> {
@@ -311,7 +326,7 @@ export class Pipeline {
       case "ran":
         return { kind: "ran", result: outcome.result };
       case "not_started":
-        if (signal.aborted) return { kind: "stopped", reason: RpcError.from(signal.reason).message };
+        signal.throwIfAborted();
         throw serviceDown("runner", outcome.error);
       case "lost":
         if (signal.aborted) return { kind: "stopped", reason: RpcError.from(signal.reason).message };
@@ -356,6 +371,11 @@ export class Pipeline {
   }
 }
 
+function patienceOf({ patient }: Work, { kind }: CallCommand): number {
+  if (patient !== true) return 0;
+  return kind === "run" ? RUN_PATIENCE_MS : PATIENCE_MS;
+}
+
 type Doable = Exclude<CallCommand, { kind: "end" | "yield" | "none" }>;
 
 const ENDING: CallProgress = {
@@ -363,25 +383,6 @@ const ENDING: CallProgress = {
   at: "settle",
   held: { decision: undefined, reserved: false, approved: false, asked: false, mayHaveRun: false },
 };
-
-function parkedView({ call, decision }: Work): CallView {
-  return { call: summaryOf(call), decision, progress: { kind: "pending_approval" } };
-}
-
-function approvalMs(decision: Decision): number {
-  return decision.obligations.approvalTtlMs || DEFAULT_APPROVAL_MS;
-}
-
-function asksMore(now: Decision, then: Decision): boolean {
-  if (now.kind !== "require_approval") return false;
-  const { approverGroup, quorum } = now.obligations;
-  return approverGroup !== then.obligations.approverGroup || quorum > then.obligations.quorum;
-}
-
-function throwIfOver({ io, live }: Work): void {
-  io.signal.throwIfAborted();
-  live.cancelled.throwIfAborted();
-}
 
 function refused(refusal: Refusal): CallEvent {
   return { kind: "refused", refusal };

@@ -28,12 +28,17 @@ export class Records {
 
   /** The call once it has ended. */
   async ended(place: Place, signal: AbortSignal): Promise<CallView> {
-    for (;;) {
-      const changed = this.#waiters.next(place.callId, signal);
-      changed.catch(() => {}); // awaited below, or not at all
-      const view = await this.view(place, signal);
-      if (view.progress.kind === "ended") return view;
-      await changed;
+    const enough = new AbortController();
+    try {
+      for (;;) {
+        const changed = this.#waiters.next(place.callId, AbortSignal.any([signal, enough.signal]));
+        changed.catch(() => {}); // awaited below, or not at all
+        const view = await this.view(place, signal);
+        if (view.progress.kind === "ended") return view;
+        await changed;
+      }
+    } finally {
+      enough.abort(); // no waiter stays behind
     }
   }
 

@@ -4,10 +4,11 @@ import { endLost, endParked, rerun, resume, type Step } from "./call.ts";
 import type { Catalog, Tool } from "./catalog.ts";
 import type { Call, Decision, Outcome, Refusal } from "./model.ts";
 import { streamOf } from "./model.ts";
-import type { Pipeline, Sessions, Work } from "./pipeline.ts";
+import type { Pipeline, Sessions } from "./pipeline.ts";
 import type { Records } from "./records.ts";
 import { guardRefusal } from "./refusals.ts";
 import type { SessionEvent } from "./session.ts";
+import type { WorkChange } from "./work.ts";
 
 export type RecoveryOptions = {
   readonly sessions: Sessions;
@@ -35,6 +36,8 @@ export class Recovery {
     const { principal, ref } = approval ?? {};
     if (approval === undefined || principal === undefined || ref === undefined) return;
     const place = { tenant: principal.tenant, session: ref.session, callId: ref.callId };
+    // People can be faster than the answer to who asked them: the call may still be on its way to being parked.
+    await this.#options.pipeline.letGo(ref.callId);
     const begun = await this.#begun(place, "parked");
     if (begun === undefined) return;
     const { call, decision } = begun;
@@ -58,6 +61,7 @@ export class Recovery {
 
   /** A parked call that its caller or an operator withdraws. */
   async withdraw(place: CallPlace, reason: string): Promise<void> {
+    await this.#options.pipeline.letGo(place.callId);
     const begun = await this.#begun(place, "parked");
     if (begun === undefined) return;
     const step = endParked({ kind: "cancelled", reason }, begun.decision, true);
@@ -80,10 +84,11 @@ export class Recovery {
     const tool = this.#options.catalog.find(call.tool);
     const again = tool?.manifest.idempotent === true && tool.digest === call.toolDigest && !attempt.startsWith(RETRY);
     if (!again) {
-      await this.#drive(call, endLost(decision), { askedUnder: decision });
+      await this.#drive(call, endLost(decision), { askedUnder: decision, attempt });
       return;
     }
     const { pipeline } = this.#options;
+    if (pipeline.live.has(call.callId)) return;
     const work = pipeline.newWork(
       call,
       tool,
@@ -93,7 +98,7 @@ export class Recovery {
     await pipeline.drive({ ...work, attempt: `${RETRY}${work.attempt}` }, rerun(decision));
   }
 
-  async #drive(call: Call, step: Step, more: Pick<Work, "askedUnder" | "patient">): Promise<void> {
+  async #drive(call: Call, step: Step, more: WorkChange): Promise<void> {
     const { pipeline, catalog } = this.#options;
     if (pipeline.live.has(call.callId)) return;
     const tool = catalog.find(call.tool);

@@ -41,7 +41,9 @@ export function parseWait(wait: ExecuteRequest["wait"]): number {
   if (wait === undefined) return 0;
   const ms = Number(wait.seconds) * 1000 + wait.nanos / 1e6;
   if (ms >= 0 && ms <= MAX_WAIT_MS) return ms;
-  throw invalid("wait", "Change wait: it is between 0 and 3600 seconds.");
+  return atStage("resolve", () => {
+    throw invalid("wait", "Change wait: it is between 0 and 3600 seconds.");
+  });
 }
 
 /** @throws RpcError naming the field and the mend; its metadata names the stage. */

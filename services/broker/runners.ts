@@ -63,9 +63,11 @@ export class Runners {
   async #attempt(call: Call, tool: Tool, decision: Decision, io: RunIo): Promise<RunOutcome> {
     const { runner, now } = this.#options;
     let sent = false;
+    let answered = false;
     try {
       const boot = await this.current();
       const permit = await this.#sign(call, tool, decision, boot);
+      io.signal.throwIfAborted();
       const request = { permit, manifestJson: tool.json, argumentsJson: call.argumentsJson };
       sent = true;
       const responses = runner.run(request, {
@@ -76,6 +78,7 @@ export class Runners {
       });
       let result: RunResult | undefined;
       for await (const { kind } of responses) {
+        answered = true;
         if (kind.case === "output") io.onOutput(kind.value.stderr, kind.value.text);
         else if (kind.case === "result") result = fromRunResult(kind.value);
       }
@@ -84,7 +87,7 @@ export class Runners {
       return { kind: "lost", error: new RpcError({ code: "UNKNOWN", reason: "RESULT_MISSING", message }) };
     } catch (thrown) {
       const error = RpcError.from(thrown);
-      return { kind: sent && mayHaveStarted(error) ? "lost" : "not_started", error };
+      return { kind: answered || (sent && mayHaveStarted(error)) ? "lost" : "not_started", error };
     }
   }
 
@@ -124,20 +127,23 @@ export function wallMsOf(tool: Tool, decision: Decision): number {
   return wallMs === 0 ? widest : Math.min(wallMs, widest);
 }
 
-/** The runner refuses before it starts anything, with one of these; whatever else comes may come too late. */
+/**
+ * The runner refuses before it starts anything, with one of these; whatever else comes may come too late.
+ * RESOURCE_EXHAUSTED may: a transport says it of a result that it does not carry.
+ */
 const REFUSALS: readonly string[] = [
   "INVALID_ARGUMENT",
   "NOT_FOUND",
   "PERMISSION_DENIED",
-  "RESOURCE_EXHAUSTED",
   "FAILED_PRECONDITION",
   "UNIMPLEMENTED",
   "UNAUTHENTICATED",
 ];
 const NOBODY_TOOK_IT: readonly string[] = ["NO_RESPONDER", "RUNNER_STOPPING"];
+const BUSY = "RUNNER_BUSY";
 
 function mayHaveStarted(error: RpcError): boolean {
-  return !REFUSALS.includes(error.code) && !NOBODY_TOOK_IT.includes(error.reason);
+  return !REFUSALS.includes(error.code) && ![...NOBODY_TOOK_IT, BUSY].includes(error.reason);
 }
 
 /** Another boot, or another runner, may take it. */

@@ -52,6 +52,9 @@ export type BrokerOptions = {
   readonly log: Log;
 };
 
+/** How long calls under way may still come to an end once the broker stops. */
+const DRAIN_MS = 5_000;
+
 export type Broker = { readonly handlers: Handlers<typeof BrokerService> } & AsyncDisposable;
 
 /** The front door. @throws RpcError when the journal does not answer: without it nothing may run. */
@@ -70,7 +73,9 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
   let onChange: () => void = () => {};
   const switches = stack.use(await Switches.open({ journal, now, log, onChange: () => onChange() }));
   const runners = new Runners({ runner, signer, newId, now });
+  const stop = new AbortController();
   const pipeline = new Pipeline({
+    stopping: stop.signal,
     ...{ sessions, pdp, ledger, approvals, runners, signer, outbox, waiters, newId, now, log },
     switches: () => switches.state,
     mask: maskOf(options.secrets),
@@ -90,11 +95,11 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
   });
   openCalls.start();
   stack.use(openCalls);
-  const stop = new AbortController();
   const following = followResolutions({ journal, approvals, recovery, log }, stop.signal);
   stack.defer(async () => {
     stop.abort();
     await following;
+    await pipeline.drained(DRAIN_MS);
   });
   return {
     handlers: handlersOf({ calls, records, pipeline, switches, catalog, pdp, now }),

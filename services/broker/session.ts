@@ -43,7 +43,7 @@ export type Entry = {
 export const KEEP_CALLS = 10_000;
 
 /** What a call was decided on. */
-export type Basis = { readonly labels: readonly string[]; readonly repeatLimit: number };
+export type Basis = { readonly labels: readonly string[]; readonly loop: LoopVerdict; readonly repeatLimit: number };
 
 type Begun = {
   readonly call: Call;
@@ -71,7 +71,8 @@ export type SessionCommand =
       /** The attempt that was lost and that this one replaces. */
       readonly replaces?: string;
     } & Begun)
-  | ({ readonly kind: "end"; readonly addLabels: readonly string[] } & Ended)
+  /** `attempts`: those whose end it tells. What another one has been admitted to is not ended by it. */
+  | ({ readonly kind: "end"; readonly attempts: readonly string[]; readonly addLabels: readonly string[] } & Ended)
   /** Asks whoever runs the call to end it. */
   | { readonly kind: "cancel"; readonly callId: string; readonly reason: string };
 
@@ -114,7 +115,6 @@ export type Glance = {
   readonly foreign: boolean;
   readonly labels: readonly string[];
   readonly loop: LoopVerdict;
-  readonly repeats: number;
   /** The call that its idempotency key belongs to. */
   readonly earlier: { readonly callId: string; readonly same: boolean } | undefined;
 };
@@ -126,7 +126,6 @@ export function glance(state: SessionState, call: Call, repeatLimit: number): Gl
     foreign: isForeign(state, call),
     labels: state.labels,
     loop: state.calls.has(call.callId) ? "clear" : judgeRepeat(state.repeats, signatureOf(call), repeatLimit),
-    repeats: state.repeats.count,
     earlier: callId === undefined || entry === undefined ? undefined : { callId, same: isSame(entry, call) },
   };
 }
@@ -140,11 +139,14 @@ function decide(state: SessionState, command: SessionCommand): Verdict {
     case "admit":
       return decideAdmit(state, command);
     case "end": {
-      const { kind: _, addLabels, ...ended } = command;
+      const { kind: _, attempts, addLabels, ...ended } = command;
       const labels = [...new Set([...state.labels, ...addLabels])].toSorted(byText);
       if (isForeign(state, command.call)) return refuse({ kind: "foreign_session" });
       const { callId } = command.call;
-      return state.calls.get(callId)?.kind === "ended" ? accept() : accept({ kind: "ended", callId, ...ended, labels });
+      const entry = state.calls.get(callId);
+      if (entry?.kind === "ended") return accept();
+      if (entry?.kind === "admitted" && !attempts.includes(entry.attempt)) return refuse({ kind: "taken" });
+      return accept({ kind: "ended", callId, ...ended, labels });
     }
     case "cancel": {
       const { callId, reason } = command;
@@ -188,7 +190,7 @@ function refuseNew(state: SessionState, { call, basis }: Pick<Begun, "call" | "b
     const { callId, same } = seen.earlier;
     return refuse({ kind: same ? "repeated_key" : "key_mismatch", callId });
   }
-  return sameLabels(state, basis) && seen.loop !== "stopped" ? undefined : refuse({ kind: "outdated" });
+  return sameLabels(state, basis) && seen.loop === basis.loop ? undefined : refuse({ kind: "outdated" });
 }
 
 function evolve(state: SessionState, event: SessionEvent): SessionState {

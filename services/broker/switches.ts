@@ -109,8 +109,7 @@ function fullScope(tenant: string, scope: string): string {
   if (scope === "everything") return scope;
   const [kind = "", name = ""] = scope.split(/:(.*)/s);
   if (kind === "tenant" && name === tenant) return `${tenant}/tenant`;
-  const fits = { agent: NAME, session: NAME, tool: TOOL_NAME }[kind];
-  if (fits?.test(name)) return `${tenant}/${kind}:${name}`;
+  if (SCOPES.get(kind)?.test(name)) return `${tenant}/${kind}:${name}`;
   throw new RpcError({
     code: "INVALID_ARGUMENT",
     reason: scope === "" ? "FIELD_MISSING" : "FIELD_INVALID",
@@ -118,6 +117,12 @@ function fullScope(tenant: string, scope: string): string {
     message: `Change scope: write everything, tenant:${tenant}, agent:<a>, session:<s> or tool:<name>.`,
   });
 }
+
+const SCOPES = new Map([
+  ["agent", NAME],
+  ["session", NAME],
+  ["tool", TOOL_NAME],
+]);
 
 function shownScope(tenant: string, scope: string): string {
   if (scope === "everything") return scope;
