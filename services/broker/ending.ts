@@ -49,7 +49,7 @@ export class Ending {
     const { call, tool } = work;
     const { sessions, signer, outbox, waiters, now, log } = this.#options;
     const { outcome, undo, decision } = command;
-    const charged = undo.hold === "charge" ? chargeOf(tool, outcome) : [];
+    const charged = undo.hold === "charge" ? chargeOf(work.price ?? priceOf(tool), outcome) : [];
     const ended = { outcome, charged, endMs: now() };
     const view = { call: summaryOf(call), decision };
     const receipt = toSignedText(await signer.sign("receipt", receiptBytes(view, ended)));
@@ -108,9 +108,9 @@ export function priceOf(tool: Tool): Amount[] {
 }
 
 /** The estimate, and what was measured where it was. A run whose end is lost costs what was expected. */
-function chargeOf(tool: Tool, outcome: Outcome): Amount[] {
+function chargeOf(price: readonly Amount[], outcome: Outcome): Amount[] {
   const usage = "result" in outcome ? outcome.result?.usage : undefined;
-  return priceOf(tool).map(({ unit, value }) => ({ unit, value: unit === "cpu_ms" && usage ? usage.cpuMs : value }));
+  return price.map(({ unit, value }) => ({ unit, value: unit === "cpu_ms" && usage ? usage.cpuMs : value }));
 }
 
 /** Before the caller's own deadline, so that the caller hears why. */

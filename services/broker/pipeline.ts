@@ -296,12 +296,22 @@ export class Pipeline {
     const { call, tool, attempt } = work;
     const { sessions, runners, now } = this.#options;
     await asking("runner", runners.current());
+    if (work.askedUnder !== undefined && work.replaces === undefined) await this.#extend(work, decision);
     const begun = { call, decision, price: priceOf(tool), basis: this.#basis(work) };
     const deadlineMs = now() + wallMsOf(tool, decision) + RUN_SLACK_MS;
     const replaces = work.replaces === undefined ? {} : { replaces: work.replaces };
     const command: SessionCommand = { kind: "admit", attempt, deadlineMs, ...begun, ...replaces };
     const recorded = await sessions.execute(streamOf(call.principal), command, this.#within(work));
     return recorded.kind === "accepted" ? { kind: "admitted" } : recordRefusal(recorded.refusal, call);
+  }
+
+  /** Its hold was made to last until people answer: now it has to outlast the run. */
+  async #extend(work: Work, decision: Decision): Promise<void> {
+    const { call, tool } = work;
+    const { ledger, now } = this.#options;
+    const expireTime = toTimestamp(now() + wallMsOf(tool, decision) + LEASE_SLACK_MS);
+    const request = { tenant: call.principal.tenant, reservationId: call.callId, expireTime };
+    await asking("ledger", ledger.extend(request, this.#asking(work)));
   }
 
   #basis({ labels, loop }: Work): Basis {

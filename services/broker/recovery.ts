@@ -2,7 +2,7 @@ import type { WatchResolutionsResponse } from "../../proto/interlock/v1/approval
 import { ApprovalState } from "../../proto/interlock/v1/approvals_pb.ts";
 import { endLost, endParked, rerun, resume, type Step } from "./call.ts";
 import type { Catalog, Tool } from "./catalog.ts";
-import type { Call, Decision, Outcome, Refusal } from "./model.ts";
+import type { Amount, Call, Decision, Outcome, Refusal } from "./model.ts";
 import { streamOf } from "./model.ts";
 import type { Pipeline, Sessions } from "./pipeline.ts";
 import type { Records } from "./records.ts";
@@ -40,9 +40,9 @@ export class Recovery {
     await this.#options.pipeline.letGo(ref.callId);
     const begun = await this.#begun(place, "parked");
     if (begun === undefined) return;
-    const { call, decision } = begun;
+    const { call, decision, price } = begun;
     if (approval.state === ApprovalState.APPROVED && approval.argumentsHash === call.argumentsHash) {
-      await this.#drive(call, resume(), { askedUnder: decision, patient: true });
+      await this.#drive(call, resume(), { askedUnder: decision, price, patient: true });
       return;
     }
     const outcome = outcomeOfNo(approval);
@@ -80,11 +80,11 @@ export class Recovery {
   async recoverLost(place: CallPlace): Promise<void> {
     const begun = await this.#begun(place, "admitted");
     if (begun === undefined) return;
-    const { call, decision, attempt } = begun;
+    const { call, decision, price, attempt } = begun;
     const tool = this.#options.catalog.find(call.tool);
     const again = tool?.manifest.idempotent === true && tool.digest === call.toolDigest && !attempt.startsWith(RETRY);
     if (!again) {
-      await this.#drive(call, endLost(decision), { askedUnder: decision, attempt });
+      await this.#drive(call, endLost(decision), { askedUnder: decision, price, attempt });
       return;
     }
     const { pipeline } = this.#options;
@@ -93,7 +93,7 @@ export class Recovery {
       call,
       tool,
       { signal: NEVER },
-      { askedUnder: decision, replaces: attempt, patient: true },
+      { askedUnder: decision, price, replaces: attempt, patient: true },
     );
     await pipeline.drive({ ...work, attempt: `${RETRY}${work.attempt}` }, rerun(decision));
   }
@@ -117,11 +117,17 @@ export class Recovery {
     if (entry?.kind !== kind) return undefined;
     const event: SessionEvent = await records.event(place, entry.seq);
     if (event.kind !== "parked" && event.kind !== "admitted") return undefined;
-    return { call: event.call, decision: event.decision, attempt: entry.attempt };
+    const { call, decision, price } = event;
+    return { call, decision, price, attempt: entry.attempt };
   }
 }
 
-type Begun = { readonly call: Call; readonly decision: Decision; readonly attempt: string };
+type Begun = {
+  readonly call: Call;
+  readonly decision: Decision;
+  readonly price: readonly Amount[];
+  readonly attempt: string;
+};
 
 const RETRY = "retry-";
 const NEVER = new AbortController().signal;

@@ -113,7 +113,7 @@ describe("each command in each state of its call", () => {
     ["refused at once", "admit", admit(), "no: taken"],
     ["refused at once", "park", park(), "no: taken"],
     ["refused at once", "end", end({ outcome: REFUSED, attempts: [] }), ""],
-    ["cancelling", "cancel", cancel(), "cancelling"],
+    ["cancelling", "cancel", cancel(), ""],
     ["cancelling", "end", end(), "ended"],
   ])("%s: %s", (state, _, command, want) => expect(ask(states[state](), command)).toBe(want));
 });

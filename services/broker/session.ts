@@ -33,6 +33,8 @@ export type Entry = {
   readonly idempotencyKey: string;
   /** Which attempt was admitted. */
   readonly attempt: string;
+  /** Somebody has asked for its end. */
+  readonly cancelling?: boolean;
   /** Where the record is that tells most about it. */
   readonly seq: number;
   /** Where its arguments are. */
@@ -152,7 +154,8 @@ function decide(state: SessionState, command: SessionCommand): Verdict {
       const { callId, reason } = command;
       const entry = state.calls.get(callId);
       if (entry === undefined) return refuse({ kind: "unknown_call" });
-      return entry.kind === "ended" ? refuse({ kind: "taken" }) : accept({ kind: "cancelling", callId, reason });
+      if (entry.kind === "ended") return refuse({ kind: "taken" });
+      return entry.cancelling === true ? accept() : accept({ kind: "cancelling", callId, reason });
     }
   }
 }
@@ -224,8 +227,11 @@ function evolve(state: SessionState, event: SessionEvent): SessionState {
       forgetOldest(state);
       break;
     }
-    case "cancelling":
+    case "cancelling": {
+      const known = state.calls.get(event.callId);
+      if (known !== undefined) state.calls.set(event.callId, { ...known, cancelling: true });
       break;
+    }
   }
   return state;
 }

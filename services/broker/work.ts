@@ -1,7 +1,7 @@
 import type { Tool } from "./catalog.ts";
 import type { LiveCall } from "./live.ts";
 import type { LoopVerdict } from "./loops.ts";
-import { type Call, type CallView, type Decision, summaryOf } from "./model.ts";
+import { type Amount, type Call, type CallView, type Decision, summaryOf } from "./model.ts";
 
 /** One call while the pipeline works on it, and what can be said of it without asking anybody. */
 
@@ -29,6 +29,8 @@ export type Work = {
   readonly attempt: string;
   /** What people were asked under; set when the call was parked before. */
   readonly askedUnder?: Decision;
+  /** What was held for it, as its record says; by default what the tool costs now. */
+  readonly price?: readonly Amount[];
   /** The attempt that this one replaces. */
   readonly replaces?: string;
   /** Where what is not there yet is waited for: nobody else will try again. */
@@ -43,7 +45,7 @@ export type Work = {
   ended?: CallView;
 };
 
-export type WorkChange = Partial<Pick<Work, "askedUnder" | "replaces" | "patient" | "attempt">>;
+export type WorkChange = Partial<Pick<Work, "askedUnder" | "price" | "replaces" | "patient" | "attempt">>;
 
 export function parkedView({ call, decision }: Work): CallView {
   return { call: summaryOf(call), decision, progress: { kind: "pending_approval" } };

@@ -1,5 +1,6 @@
 import type { Decided, Decider } from "./decider.ts";
 import { Conflict, GENESIS, type Head, type Journal, JournalUnavailable, type NewRecord } from "./journal/journal.ts";
+import { MAX_TIMER_MS } from "./rpc/call-scope.ts";
 import { RpcError } from "./rpc/errors.ts";
 
 /**
@@ -294,7 +295,9 @@ function giveUpWith(
   if (signal?.aborted) queueMicrotask(onAbort);
   else signal?.addEventListener("abort", onAbort, { once: true });
   const timer =
-    deadlineMs === undefined ? undefined : setTimeout(() => giveUp(deadlinePassed()), deadlineMs - Date.now());
+    deadlineMs === undefined || deadlineMs - Date.now() > MAX_TIMER_MS
+      ? undefined
+      : setTimeout(() => giveUp(deadlinePassed()), deadlineMs - Date.now());
   return () => {
     clearTimeout(timer);
     signal?.removeEventListener("abort", onAbort);

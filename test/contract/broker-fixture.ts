@@ -23,8 +23,6 @@ import { startBroker } from "../../services/broker/service.ts";
 import { loadBudgets } from "../../services/ledger/budgets.ts";
 import { startLedger } from "../../services/ledger/service.ts";
 import { startPdp } from "../../services/pdp/service.ts";
-import type { Backend, RunSpec } from "../../services/runner/backend.ts";
-import { openBuiltinBackend } from "../../services/runner/builtin.ts";
 import { startRunner } from "../../services/runner/service.ts";
 import { type Journal, JournalUnavailable, type NewRecord } from "../../services/shared/journal/journal.ts";
 import { openSqliteJournal } from "../../services/shared/journal/sqlite.ts";
@@ -34,11 +32,11 @@ import { localClient } from "../../services/shared/rpc/local.ts";
 import { type Service, service } from "../../services/shared/rpc/service.ts";
 import type { Caller, CallOptions, Client } from "../../services/shared/rpc/types.ts";
 import { newSigningKeyPem, signerFromPem, verifierOf } from "../../services/shared/signing.ts";
+import { Sandbox, SECRET } from "./broker-sandbox.ts";
 
 /** A broker among the real services on a real journal, with a sandbox that the test can hold and services it can cut. */
 
 export const REPEAT_LIMIT = 3;
-export const SECRET = "hunter22-hunter22";
 
 export const AGENT: Caller = { kind: "agent", tenant: "demo", agent: "demo-agent" };
 export const OTHER_AGENT: Caller = { kind: "agent", tenant: "demo", agent: "other-agent" };
@@ -74,9 +72,6 @@ const PRICES: Readonly<Record<string, number>> = {
   "t.held": 100,
   "t.safe": 100,
 };
-/** Held in their sandbox until the test lets them go. */
-const HELD = ["t.held", "t.safe"];
-
 function manifestOf(tool: string): string {
   return `name: ${tool}
 version: 1.0.0
@@ -95,54 +90,6 @@ price: { usd_micros: ${PRICES[tool] ?? 0} }
 }
 
 const TOOLS = ["t.echo", "t.twin", "t.dear", "t.held", "t.safe", "t.touch", "t.send", "t.ask", "t.asktouch", "t.never"];
-
-/** The real builtins, except that some tools stay until they are let go or killed. It knows all that ran. */
-export class Sandbox implements Backend {
-  readonly kind = "builtin";
-  readonly ran: RunSpec[] = [];
-  readonly #builtin = openBuiltinBackend();
-  readonly #held = new Map<string, () => void>();
-  readonly describe = this.#builtin.describe;
-  readonly check = this.#builtin.check;
-  /** Set: what the sandbox machinery throws once it has run the call. */
-  fault: Error | undefined;
-
-  runsOf(tool: string): number {
-    return this.ran.filter((spec) => spec.tool === tool).length;
-  }
-
-  get holding(): number {
-    return this.#held.size;
-  }
-
-  letGo(): void {
-    for (const go of this.#held.values()) go();
-  }
-
-  readonly run: Backend["run"] = async (spec, io) => {
-    this.ran.push(spec);
-    if (HELD.includes(spec.tool)) {
-      io.onOutput("stdout", `started ${SECRET}`);
-      await this.#hold(spec.callId, io.signal);
-    }
-    if (this.fault !== undefined) throw this.fault;
-    const result = await this.#builtin.run(spec, io);
-    return io.signal.aborted ? { ...result, end: "killed", resultJson: "" } : result;
-  };
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.letGo();
-  }
-
-  async #hold(callId: string, signal: AbortSignal): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    this.#held.set(callId, resolve);
-    signal.addEventListener("abort", () => resolve());
-    if (signal.aborted) resolve();
-    await promise;
-    this.#held.delete(callId);
-  }
-}
 
 export type PartName = "pdp" | "ledger" | "approvals" | "runner";
 

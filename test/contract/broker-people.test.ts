@@ -3,7 +3,8 @@ import { ApprovalState } from "../../proto/interlock/v1/approvals_pb.ts";
 import { CallState } from "../../proto/interlock/v1/broker_pb.ts";
 import { DecisionKind } from "../../proto/interlock/v1/types_pb.ts";
 import { fromStatus } from "../../services/shared/rpc/status.ts";
-import { OPERATOR, open, refusalOf, SECRET, SOON, settled, stateOf } from "./broker-fixture.ts";
+import { OPERATOR, open, refusalOf, SOON, settled, stateOf } from "./broker-fixture.ts";
+import { SECRET } from "./broker-sandbox.ts";
 
 /** Calls that people are asked about, through the broker and the approval service. */
 

@@ -10,10 +10,10 @@ import {
   open,
   REPEAT_LIMIT,
   refusalOf,
-  SECRET,
   SOON,
   settled,
 } from "./broker-fixture.ts";
+import { SECRET } from "./broker-sandbox.ts";
 
 /** The broker as agents meet it, with every service it asks. */
 
