@@ -15,6 +15,7 @@ import { type Mask, maskResult } from "./mask.ts";
 import type { Call, Decision, Refusal, RunResult } from "./model.ts";
 import { streamOf } from "./model.ts";
 import { type Outbox, pause } from "./outbox.ts";
+import { type Question, toApproval } from "./question.ts";
 import { guardRefusal, recordRefusal, serviceDown } from "./refusals.ts";
 import { RUN_SLACK_MS, type Runners, wallMsOf } from "./runners.ts";
 import {
@@ -259,37 +260,14 @@ export class Pipeline {
       this.#within(work),
     );
     if (recorded.kind === "refused") return recordRefusal(recorded.refusal, call);
-    await asking("approvals", this.ask(call, tool, decision, expiresMs, labels, this.#asking(work)));
+    await asking("approvals", this.ask({ call, tool, decision, expiresMs, labels }, this.#asking(work)));
     return { kind: "parked" };
   }
 
   /** Puts the question to people. Idempotent: whoever finds a parked call may ask again. */
-  async ask(
-    call: Call,
-    tool: Tool,
-    decision: Decision,
-    expiresMs: number,
-    labels: readonly string[],
-    options: { deadlineMs: number },
-  ): Promise<void> {
+  async ask(question: Question, options: { deadlineMs: number }): Promise<void> {
     const { approvals, mask } = this.#options;
-    const { callId, principal, toolDigest, argumentsHash, createdMs } = call;
-    const { approverGroup, quorum } = decision.obligations;
-    const approval = {
-      approvalId: callId,
-      ref: { session: principal.session, callId },
-      ...{ principal, tool: call.tool, toolDigest, argumentsHash, approverGroup },
-      toolDescription: tool.manifest.description,
-      argumentsJson: mask(call.argumentsJson),
-      reasons: [...decision.reasons],
-      policyRevision: decision.revision,
-      price: priceOf(tool).map(toAmount),
-      labels: [...labels],
-      quorum: Math.max(1, quorum),
-      createTime: toTimestamp(createdMs),
-      expireTime: toTimestamp(expiresMs),
-    };
-    await approvals.requestApproval({ approval }, options);
+    await approvals.requestApproval({ approval: toApproval(question, mask) }, options);
   }
 
   async #admit(work: Work, decision: Decision): Promise<CallEvent> {

@@ -56,7 +56,10 @@ export class Recovery {
     const tool = begun === undefined ? undefined : catalog.find(begun.call.tool);
     if (begun === undefined || tool === undefined) return;
     const { labels } = await sessions.read(streamOf(place), (state) => ({ labels: state.labels }));
-    await pipeline.ask(begun.call, tool, begun.decision, expiresMs, labels, { deadlineMs: Date.now() + 2_500 });
+    await pipeline.ask(
+      { call: begun.call, tool, decision: begun.decision, expiresMs, labels },
+      { deadlineMs: Date.now() + 2_500 },
+    );
   }
 
   /** A parked call that its caller or an operator withdraws. */
