@@ -49,11 +49,11 @@ async function compare(
     session: (i) => sessionNoop(session, i),
   };
   const rounds = full ? 5 : 2;
-  const durationMs = full ? 4000 : 1000;
+  const durationMs = full ? 4000 : 900;
   const rows: Row[] = [];
   // A server that has run for seconds, as one in service has: what the compiler has not seen yet is not what is asked.
   for (const operation of Object.values(operations)) {
-    await measure(operation, { concurrency: 64, durationMs: full ? 6000 : 2500, warmUpMs: 0 });
+    await measure(operation, { concurrency: 64, durationMs: full ? 6000 : 2000, warmUpMs: 0 });
   }
   for (const concurrency of [1, 64]) {
     const loads = new Map<string, Load[]>(Object.keys(operations).map((key) => [key, []]));
