@@ -17,34 +17,32 @@ import { startRunner } from "./service.ts";
 const signer = signerFromPem(newSigningKeyPem());
 const BROKER: Caller = { kind: "service", name: "broker" };
 
-/** Runs until it is killed, and says when it began. */
-class Blocking implements Backend {
+/** Runs until it is killed or told to end, and says when it began. */
+class Sandbox implements Backend {
   readonly kind = "isolate";
   readonly #begun = Promise.withResolvers<void>();
+  readonly #end = Promise.withResolvers<"exited" | "killed">();
   killed = 0;
   disposed = false;
+  say: RunIo["onOutput"] = () => {};
 
   begun = (): Promise<void> => this.#begun.promise;
+  finish = (): void => this.#end.resolve("exited");
+  fail = (): void => this.#end.reject(new Error("the engine is gone"));
   describe = async () => [];
   check = (): void => {};
 
   async run(_: unknown, { onOutput, signal }: RunIo): Promise<RunResult> {
     onOutput("stdout", "begun\n");
+    this.say = onOutput;
     this.#begun.resolve();
-    await new Promise<void>((resolve) => signal.addEventListener("abort", () => resolve()));
-    this.killed++;
-    const usage = { wallMs: 1, cpuMs: 1, peakMemoryBytes: 1, outputBytes: 6 };
-    const enforcement = { kind: "isolate" as const, isolationClass: "process", enforced: [], missing: [] };
+    signal.addEventListener("abort", () => this.#end.resolve("killed"));
+    const end = await this.#end.promise;
+    if (end === "killed") this.killed++;
     return {
-      end: "killed",
-      exitCode: 1,
-      resultJson: "",
-      stdout: "begun\n",
-      stderr: "",
-      truncated: false,
-      error: "",
-      usage,
-      enforcement,
+      ...{ end, exitCode: 1, resultJson: "", stdout: "begun\n", stderr: "", truncated: false, error: "" },
+      usage: { wallMs: 1, cpuMs: 1, peakMemoryBytes: 1, outputBytes: 6 },
+      enforcement: { kind: "isolate", isolationClass: "process", enforced: [], missing: [] },
     };
   }
 
@@ -54,7 +52,7 @@ class Blocking implements Backend {
 }
 
 async function start(options: { maxConcurrent?: number; drainMs?: number } = {}) {
-  const blocking = new Blocking();
+  const blocking = new Sandbox();
   const runner = await startRunner({
     runnerId: "r1",
     bootId: "b1",
@@ -116,6 +114,33 @@ describe("a run", () => {
     const seen = await all(client, await requestOf());
     expect(seen.map((kind) => kind.case)).toEqual(["result"]);
     expect(seen[0]?.value).toMatchObject({ end: RunEnd.EXITED, resultJson: '{"a":1}' });
+  });
+
+  it("streams what its sandbox prints as it prints it, and then its one result", async () => {
+    const { client, blocking } = await start();
+    const stream = client.run(await requestOf(ISOLATE))[Symbol.asyncIterator]();
+    // The sandbox still runs when its first output has come.
+    expect((await stream.next()).value?.kind).toMatchObject({
+      case: "output",
+      value: { text: "begun\n", stderr: false },
+    });
+    blocking.say("stderr", "more\n");
+    expect((await stream.next()).value?.kind).toMatchObject({
+      case: "output",
+      value: { text: "more\n", stderr: true },
+    });
+    blocking.finish();
+    expect((await stream.next()).value?.kind).toMatchObject({ case: "result", value: { end: RunEnd.EXITED } });
+    expect((await stream.next()).done).toBe(true);
+  });
+
+  it("whose sandbox is at fault is an error and no result, and gives its place back", async () => {
+    const { client, blocking } = await start({ maxConcurrent: 1 });
+    const going = all(client, await requestOf(ISOLATE));
+    await blocking.begun();
+    blocking.fail();
+    await expect(going).rejects.toMatchObject({ code: "INTERNAL" });
+    expect((await all(client, await requestOf())).length).toBe(1);
   });
 
   it("is killed when its caller goes", async () => {
@@ -184,6 +209,18 @@ it("stops: takes nothing new, kills what does not end, then lets its sandboxes g
   expect((await going).at(-1)?.value).toMatchObject({ end: RunEnd.KILLED });
   await stopped;
   expect([blocking.killed, blocking.disposed]).toEqual([1, true]);
+});
+
+it("stops: what ends in time is not killed", async () => {
+  const { runner, client, blocking } = await start({ drainMs: 60_000 });
+  const going = all(client, await requestOf(ISOLATE));
+  await blocking.begun();
+  const stopped = runner[Symbol.asyncDispose]();
+  expect(blocking.disposed).toBe(false);
+  blocking.finish();
+  expect((await going).at(-1)?.value).toMatchObject({ end: RunEnd.EXITED });
+  await stopped;
+  expect([blocking.killed, blocking.disposed]).toEqual([0, true]);
 });
 
 it("says who it is, and at which boot", async () => {

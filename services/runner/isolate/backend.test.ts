@@ -1,3 +1,5 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { silentLog } from "../../shared/log.ts";
@@ -12,7 +14,8 @@ beforeAll(async () => {
 });
 afterAll(() => backend[Symbol.asyncDispose]());
 
-const LIMITS: Limits = { wallMs: 4_000, cpuMs: 1_000, memoryBytes: 64 << 20, outputBytes: 4_096, pids: 1 };
+/** A wall clock that no busy machine reaches before the CPU limit. */
+const LIMITS: Limits = { wallMs: 20_000, cpuMs: 500, memoryBytes: 32 << 20, outputBytes: 4_096, pids: 1 };
 
 type Change = { readonly limits?: Partial<Limits>; readonly tenant?: string; readonly args?: unknown };
 
@@ -56,6 +59,24 @@ describe("an honest program", () => {
     expect((await backend.run({ ...specOf(""), sandbox, argumentsJson }, io)).resultJson).toBe("42");
   });
 
+  const unusable: [argumentsJson: string, field: string][] = [
+    ["{}", "arguments_json.program"],
+    ['{"program":["return 1"]}', "arguments_json.program"],
+  ];
+  it.each(unusable)("must be text: %s is refused", async (argumentsJson, field) => {
+    const sandbox = { kind: "isolate", code_argument: "program" } as const;
+    const io = { signal: new AbortController().signal, onOutput: () => {} };
+    const going = backend.run({ ...specOf(""), sandbox, argumentsJson }, io);
+    await expect(going).rejects.toMatchObject({ code: "INVALID_ARGUMENT", field });
+  });
+
+  it("sees null where the argument `input` is missing", async () => {
+    const sandbox = { kind: "isolate", code_argument: "program" } as const;
+    const argumentsJson = JSON.stringify({ program: "return [input]" });
+    const io = { signal: new AbortController().signal, onOutput: () => {} };
+    expect((await backend.run({ ...specOf(""), sandbox, argumentsJson }, io)).resultJson).toBe("[null]");
+  });
+
   it("is heard as it prints", async () => {
     const heard: string[] = [];
     await run("console.log('first')", {}, { onOutput: (stream, text) => heard.push(`${stream} ${text}`) });
@@ -86,14 +107,20 @@ describe("a hostile program", () => {
   const ends: [what: string, code: string, wants: readonly RunEnd[]][] = [
     ["loops", "while (true);", ["cpu"]],
     ["waits for ever", "await new Promise(() => {})", ["timeout"]],
-    ["floods microtasks", "const f = () => Promise.resolve().then(f); await f()", ["cpu", "timeout", "oom"]],
+    ["floods microtasks", "const f = () => Promise.resolve().then(f); await f()", ["cpu", "oom"]],
     ["grows a Map", "const m = new Map(); for (let i = 0; ; i++) m.set(i, String(i).repeat(100))", ["oom", "cpu"]],
     ["fills an array", "return Array(1e9).fill(0).length", ["oom", "cpu", "exited"]],
     ["squares a number", "let n = 3n; for (;;) n *= n", ["oom", "cpu", "exited"]],
+    ["asks for a buffer of gigabytes", "new ArrayBuffer(1, { maxByteLength: 4e9 }).resize(3e9)", ["oom", "exited"]],
     [
-      "resizes a buffer",
-      "const b = new ArrayBuffer(1, { maxByteLength: 4e9 }); b.resize(3e9); return 1",
-      ["oom", "exited"],
+      "fills a buffer that grew past V8's limit",
+      "const b = new ArrayBuffer(1, { maxByteLength: 3e8 }); b.resize(3e8); for (;;) new Uint8Array(b).fill(1)",
+      ["oom"],
+    ],
+    [
+      "fills a shared buffer that grew past V8's limit",
+      "const b = new SharedArrayBuffer(1, { maxByteLength: 3e8 }); b.grow(3e8); for (;;) new Uint8Array(b).fill(1)",
+      ["oom"],
     ],
     ["makes many buffers", "const a = []; for (;;) a.push(new Uint8Array(1e7).fill(1))", ["oom", "exited"]],
     ["doubles a string", "let s = 'x'; for (;;) s += s", ["oom", "exited"]],
@@ -117,18 +144,38 @@ describe("a hostile program", () => {
     ["nests JSON deeply", "let a = []; for (let i = 0; i < 1e6; i++) a = [a]; return a", ["exited", "oom", "cpu"]],
   ];
   it.each(ends)("that %s ends, and its neighbour does not notice", { timeout: 30_000 }, async (_, code, wants) => {
-    const [hostile, honest] = await Promise.all([run(code), run("return 'fine'", { tenant: "neighbour" })]);
+    const limits = wants.includes("timeout") ? { wallMs: 1_000 } : {};
+    const neighbour = run("return 'fine'", { tenant: "neighbour" });
+    const [hostile, honest] = await Promise.all([run(code, { limits }), neighbour]);
     expect(wants).toContain(hostile.end);
     expect(hostile.resultJson === "" || hostile.end === "exited").toBe(true);
     expect(honest).toMatchObject({ end: "exited", resultJson: '"fine"' });
     expect((await run("return 1")).resultJson).toBe("1");
   });
+});
 
+describe("a program", () => {
   it("that floods its output has its head and its tail kept", async () => {
-    const result = await run("for (let i = 0; i < 20000; i++) console.log('line ' + i)");
+    const result = await run("for (let i = 0; i < 5000; i++) console.log('line ' + i)");
     expect(result.truncated).toBe(true);
     expect(Buffer.byteLength(result.stdout)).toBeLessThan(LIMITS.outputBytes + 200);
-    expect([result.stdout.startsWith("line 0\n"), result.stdout.endsWith("line 19999\n")]).toEqual([true, true]);
+    expect([result.stdout.startsWith("line 0\n"), result.stdout.endsWith("line 4999\n")]).toEqual([true, true]);
+  });
+
+  it("that floods its widest output with what JSON writes longest is only cut", async () => {
+    const limits = { outputBytes: 1 << 20 };
+    const result = await run("for (let i = 0; i < 6; i++) console.log('\\0'.repeat(1e6))", { limits });
+    expect(result).toMatchObject({ end: "exited", error: "", truncated: true });
+  });
+
+  it("that keeps within its CPU time has its wall clock, and the other way round", async () => {
+    const loop = "for (;;);";
+    const [wall, cpu] = await Promise.all([
+      run(loop, { limits: { wallMs: 500, cpuMs: 60_000 } }),
+      run(loop, { limits: { wallMs: 60_000, cpuMs: 200 } }),
+    ]);
+    expect([wall.end, cpu.end]).toEqual(["timeout", "cpu"]);
+    expect(cpu.usage.cpuMs).toBeGreaterThan(200);
   });
 
   const lies: [what: string, code: string][] = [
@@ -157,12 +204,23 @@ describe("from outside", () => {
     expect((await going).end).toBe("killed");
   });
 
+  it("a call that is cancelled before it begins never does", async () => {
+    const heard: string[] = [];
+    const io = { signal: AbortSignal.abort(), onOutput: (_: string, text: string) => heard.push(text) };
+    expect(await run("console.log('begun')", {}, io)).toMatchObject({ end: "killed", resultJson: "" });
+    expect(heard).toEqual([]);
+  });
+
   it("waits for a worker no longer than its wall clock", async () => {
     const busy = Array.from({ length: 3 }, () =>
       run("await new Promise(() => {})", { tenant: "busy", limits: { wallMs: 1_500 } }),
     );
     const late = await run("return 1", { tenant: "late", limits: { wallMs: 300 } });
-    expect(late).toMatchObject({ end: "timeout", resultJson: "" });
+    expect(late).toMatchObject({
+      end: "timeout",
+      resultJson: "",
+      error: expect.stringContaining("no worker was free"),
+    });
     await Promise.all(busy);
     expect((await run("return 1", { tenant: "late" })).resultJson).toBe("1");
   });
@@ -187,6 +245,29 @@ describe("from outside", () => {
     await own[Symbol.asyncDispose]();
     expect(workersOf(process.pid).filter((pid) => mine.includes(pid))).toEqual([]);
   });
+});
+
+it("workers end with a runner that is killed", async () => {
+  const program = `
+    import { openIsolateBackend } from ${JSON.stringify(new URL("backend.ts", import.meta.url).href)};
+    const log = { info() {}, warn() {}, error() {} };
+    const backend = await openIsolateBackend({ workers: { workers: 2, warm: 1 }, log });
+    const limits = ${JSON.stringify({ ...LIMITS, wallMs: 600_000, cpuMs: 600_000 })};
+    const spec = { ...${JSON.stringify(specOf("console.log('going'); for (;;);"))}, limits };
+    await backend.run(spec, { signal: new AbortController().signal, onOutput: () => console.log("going") });`;
+  const args = ["--no-warnings", "--input-type=module", "--eval", program];
+  const runner = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
+  const exited = once(runner, "exit");
+  try {
+    await once(runner.stdout, "data");
+    const workers = workersOf(runner.pid ?? 0);
+    expect(workers.length).toBeGreaterThan(0);
+    runner.kill("SIGKILL");
+    await exited;
+    await expect.poll(() => workers.filter(isWorker)).toEqual([]);
+  } finally {
+    runner.kill("SIGKILL");
+  }
 });
 
 function workersOf(pid: number): number[] {

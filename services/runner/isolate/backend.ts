@@ -4,10 +4,9 @@ import type { SandboxSpec } from "../../shared/manifest.ts";
 import { RpcError } from "../../shared/rpc/errors.ts";
 import type { Backend, Capability, Enforcement, RunEnd, RunIo, RunResult, RunSpec } from "../backend.ts";
 import { CappedOutput } from "../output.ts";
-import { type Confinement, MAX_MEMORY_BYTES, planConfinement } from "./confine.ts";
-import type { FromWorker } from "./messages.ts";
+import { type Confinement, MAX_MEMORY_BYTES, planConfinement, RLIMIT_DATA_BYTES } from "./confine.ts";
 import { WorkerPool } from "./pool.ts";
-import type { WorkerEnd, WorkerProcess } from "./worker-process.ts";
+import type { Answer, FromRun, WorkerEnd, WorkerProcess } from "./worker-process.ts";
 
 /** V8 isolates in worker processes: never in the runner's own. */
 
@@ -92,6 +91,13 @@ function programOf(spec: RunSpec): { readonly code: string; readonly input: stri
 
 /** How often a running program's CPU time and memory are looked at. */
 const WATCH_MS = 20;
+/** Linux tells CPU time in steps of this. */
+const CPU_STEP_MS = 10;
+/**
+ * V8 holds its own heap to the limit, but not what is outside it: resizable and shared buffers, large integers. A
+ * process that grows by more than the limit and this, for V8's young generation and the stack, is ended.
+ */
+const OUTSIDE_HEAP_BYTES = 48 << 20;
 let lastRun = 0;
 
 /** One run on one worker, from its wait for one to its result. */
@@ -103,6 +109,7 @@ class IsolateRun {
   readonly #output: { readonly stdout: CappedOutput; readonly stderr: CappedOutput };
   readonly #run = ++lastRun;
   readonly #startedMs = performance.now();
+  #before = { cpuMs: 0, bytes: 0 };
   #peakBytes = 0;
   #cpuMs = 0;
 
@@ -122,10 +129,10 @@ class IsolateRun {
     const overtime = new AbortController();
     const clock = setTimeout(() => overtime.abort(), wallMs);
     const stop = AbortSignal.any([overtime.signal, this.#io.signal]);
-    const endNow = (): RunEnd => (this.#io.signal.aborted ? "killed" : "timeout");
+    const endNow = (): "killed" | "timeout" => (this.#io.signal.aborted ? "killed" : "timeout");
     try {
       const worker = await this.#pool.acquire(this.#spec.tenant, stop).catch(() => undefined);
-      if (worker === undefined) return this.#result(endNow(), "", timeoutText(endNow(), wallMs));
+      if (worker === undefined) return this.#neverBegan(stop.aborted ? endNow() : "lost");
       return await this.#runOn(worker, program, stop, endNow);
     } finally {
       clearTimeout(clock);
@@ -136,11 +143,10 @@ class IsolateRun {
     worker: WorkerProcess,
     program: { code: string; input: string },
     stop: AbortSignal,
-    endNow: () => RunEnd,
+    endNow: () => "killed" | "timeout",
   ): Promise<RunResult> {
     const { limits } = this.#spec;
-    const answer = Promise.withResolvers<Extract<FromWorker, { cpuMs: number }>>();
-    const ready = Promise.withResolvers<void>();
+    const answer = Promise.withResolvers<Answer>();
     let killedAs: RunEnd | undefined;
     const kill = (end: RunEnd): void => {
       killedAs ??= end;
@@ -148,13 +154,13 @@ class IsolateRun {
     };
     const onStop = (): void => kill(endNow());
     stop.addEventListener("abort", onStop, { once: true });
-    const cpuBeforeMs = worker.cpuMs() ?? 0;
+    this.#before = { cpuMs: worker.cpuMs() ?? 0, bytes: worker.residentBytes() ?? 0 };
     const watch = setInterval(() => {
-      this.#cpuMs = Math.max(this.#cpuMs, (worker.cpuMs() ?? 0) - cpuBeforeMs);
-      this.#peakBytes = Math.max(this.#peakBytes, worker.residentBytes() ?? 0);
+      this.#look(worker);
       if (this.#cpuMs > limits.cpuMs) kill("cpu");
+      else if (this.#peakBytes > limits.memoryBytes + OUTSIDE_HEAP_BYTES) kill("oom");
     }, WATCH_MS);
-    worker.send(
+    const ready = worker.send(
       {
         kind: "run",
         run: this.#run,
@@ -163,39 +169,45 @@ class IsolateRun {
         outputBytes: limits.outputBytes,
       },
       (message) => {
-        if (message.kind === "ready") ready.resolve();
-        else if (message.run !== this.#run) worker.kill("it spoke of a run that is not its own");
-        else if (message.kind === "output") this.#print(message);
+        if (message.kind === "output") this.#print(message);
         else answer.resolve(message);
       },
     );
     try {
       const first = await Promise.race([answer.promise, worker.ended]);
       if ("why" in first) return this.#afterDeath(first, killedAs);
-      return this.#afterAnswer(first);
+      return this.#afterAnswer(first, worker);
     } finally {
       clearInterval(watch);
       stop.removeEventListener("abort", onStop);
       // A worker that makes no new isolate, or cannot, is not given back; nobody waits for it here.
       const back = setTimeout(() => worker.kill("it did not become ready again"), READY_AGAIN_MS);
-      void Promise.race([ready.promise, worker.ended]).then(() => {
+      void Promise.race([ready, worker.ended]).then(() => {
         clearTimeout(back);
         this.#pool.release(worker);
       });
     }
   }
 
-  #print(message: Extract<FromWorker, { kind: "output" }>): void {
+  #look(worker: WorkerProcess): void {
+    this.#cpuMs = Math.max(this.#cpuMs, (worker.cpuMs() ?? 0) - this.#before.cpuMs);
+    this.#peakBytes = Math.max(this.#peakBytes, (worker.residentBytes() ?? 0) - this.#before.bytes);
+  }
+
+  #print(message: Extract<FromRun, { kind: "output" }>): void {
     const output = this.#output[message.stream];
     if (message.dropped > 0) output.skip(message.dropped);
     output.write(Buffer.from(message.text));
   }
 
   /** What the worker says is checked as if the program had said it: perhaps it has. */
-  #afterAnswer(message: Extract<FromWorker, { cpuMs: number }>): RunResult {
+  #afterAnswer(message: Answer, worker: WorkerProcess): RunResult {
     const { limits } = this.#spec;
-    this.#cpuMs = Math.max(this.#cpuMs, message.cpuMs);
-    this.#peakBytes = Math.max(this.#peakBytes, message.memoryBytes);
+    // The worker knows to the microsecond, and is believed as far as the operating system bears it out.
+    const seenMs = this.#cpuMs;
+    this.#look(worker);
+    this.#cpuMs = Math.max(seenMs, Math.min(message.cpuMs, this.#cpuMs + CPU_STEP_MS));
+    this.#peakBytes = Math.max(this.#peakBytes, Math.min(message.memoryBytes, RLIMIT_DATA_BYTES));
     switch (message.kind) {
       case "oom":
         return this.#result("oom", "", oomText(limits.memoryBytes));
@@ -217,6 +229,7 @@ class IsolateRun {
       case "cpu":
         return this.#result("cpu", "", `It used its ${cpuMs} ms of CPU time.`);
       case "oom":
+        return this.#result("oom", "", oomText(memoryBytes));
       case "lost":
       case "exited":
       case undefined:
@@ -226,6 +239,16 @@ class IsolateRun {
     const memory = signal === "SIGABRT" || signal === "SIGTRAP" || signal === "SIGILL" || signal === "SIGSEGV";
     if (memory) return this.#result("oom", "", oomText(memoryBytes));
     return this.#result("lost", "", `Its worker process was lost: ${why}.`);
+  }
+
+  #neverBegan(end: "timeout" | "killed" | "lost"): RunResult {
+    const { wallMs } = this.#spec.limits;
+    const texts = {
+      timeout: `It did not begin: no worker was free within ${wallMs} ms. Send it again, or raise runner.isolates.workers.`,
+      killed: "It was ended from outside before it began.",
+      lost: "It did not begin: the runner stops. Send it again.",
+    };
+    return this.#result(end, "", texts[end]);
   }
 
   #result(end: RunEnd, resultJson: string, error: string): RunResult {

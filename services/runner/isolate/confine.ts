@@ -2,6 +2,7 @@ import { execFile } from "node:child_process";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
+import { inlined } from "./inline.ts";
 
 /**
  * What stands around a worker process besides V8. Each measure is tried once, when the runner starts: what this
@@ -12,7 +13,8 @@ import { promisify } from "node:util";
  *   no-environment     an empty environment
  *   no-network         a network namespace with nothing in it
  *   no-privileges      uid and gid of nobody, no capabilities, no new privileges
- *   memory-hard-limit  RLIMIT_DATA, for what grows outside V8's own limit
+ *   no-new-privileges  where that cannot be: the runner's own user, which can gain nothing
+ *   memory-hard-limit  RLIMIT_DATA, for what grows between two looks at it
  */
 
 export type Confinement = {
@@ -29,21 +31,14 @@ export const MAX_MEMORY_BYTES = 256 << 20;
 
 /** @throws Error saying what is missing when workers cannot run here at all. */
 export async function planConfinement(): Promise<Confinement> {
-  const [program, network, privileges, memory] = await Promise.all([
-    inlinedWorker(),
-    firstThatWorks(NO_NETWORK),
-    firstThatWorks(NO_PRIVILEGES),
-    firstThatWorks(HARD_MEMORY),
-  ]);
-  const measures = { "no-network": network, "no-privileges": privileges, "memory-hard-limit": memory };
-  const held = Object.entries(measures).filter(([, prefix]) => prefix !== undefined);
-  const node = [process.execPath, ...NODE_FLAGS, "--eval", program, addonPath()];
-  const [command = process.execPath, ...args] = [...held.flatMap(([, prefix]) => prefix ?? []), ...node];
-  return {
-    argv: [command, ...args],
-    enforced: [...ALWAYS, ...held.map(([name]) => name)],
-    missing: Object.keys(measures).filter((name) => !held.some(([heldName]) => heldName === name)),
-  };
+  const addon = addonPath();
+  const around = await measuresThatHold([process.execPath, ...NODE_FLAGS, "--eval", TRIAL, addon]);
+  const worker = inlined(join(import.meta.dirname, "worker.ts"));
+  const [command = process.execPath, ...args] = [
+    ...around.prefix,
+    ...[process.execPath, ...NODE_FLAGS, "--eval", worker, addon],
+  ];
+  return { argv: [command, ...args], enforced: [...ALWAYS, ...around.enforced], missing: around.missing };
 }
 
 const ALWAYS = [
@@ -65,41 +60,102 @@ const NODE_FLAGS = [
   "--input-type=module",
 ] as const;
 
-/** Each measure's ways, best first. They replace themselves by what follows them, so the process keeps its id. */
-const NO_NETWORK = [
-  ["unshare", "--net", "--ipc", "--"],
-  ["unshare", "--user", "--map-current-user", "--net", "--ipc", "--"],
-];
-const DEATH_WITH_PARENT = ["--no-new-privs", "--pdeathsig", "KILL"];
-const NO_PRIVILEGES = [
-  [
-    ...["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"],
-    ...[...DEATH_WITH_PARENT, "--"],
-  ],
-  ["setpriv", ...DEATH_WITH_PARENT, "--"],
-];
-const HARD_MEMORY = [["prlimit", `--data=${RLIMIT_DATA_BYTES}`, "--core=0", "--nofile=64", "--"]];
+/** Does what a worker needs before it can run anything. */
+const TRIAL = `
+  const addon = { exports: {} };
+  process.dlopen(addon, process.argv[1]);
+  new addon.exports.ivm.Isolate({ memoryLimit: 8 }).dispose();`;
 
-const run = promisify(execFile);
+/** A command that replaces itself by what follows it, so that the process keeps its id. */
+type Way = { readonly holds: string; readonly prefix: readonly string[] };
+type Measure = { readonly wanted: string; readonly ways: readonly Way[] };
 
-async function firstThatWorks(ways: readonly (readonly string[])[]): Promise<readonly string[] | undefined> {
-  for (const way of ways) {
-    const [command = "", ...args] = way;
-    try {
-      await run(command, [...args, process.execPath, "--version"], { timeout: 5_000 });
-      return way;
-    } catch {
-      // the next one, or none: reported as missing
-    }
+const UNTIL_PARENT_DIES = ["--no-new-privs", "--pdeathsig", "KILL", "--"];
+const AS_NOBODY = ["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all"];
+
+/** Each measure's ways, best first. */
+const MEASURES: readonly Measure[] = [
+  {
+    wanted: "no-network",
+    ways: [
+      { holds: "no-network", prefix: ["unshare", "--net", "--ipc", "--"] },
+      { holds: "no-network", prefix: ["unshare", "--user", "--map-current-user", "--net", "--ipc", "--"] },
+    ],
+  },
+  {
+    wanted: "no-privileges",
+    ways: [
+      { holds: "no-privileges", prefix: ["setpriv", ...AS_NOBODY, ...UNTIL_PARENT_DIES] },
+      { holds: "no-new-privileges", prefix: ["setpriv", ...UNTIL_PARENT_DIES] },
+    ],
+  },
+  {
+    wanted: "memory-hard-limit",
+    ways: [
+      {
+        holds: "memory-hard-limit",
+        // And first in line when the machine itself runs out of memory.
+        prefix: [
+          ...["choom", "--adjust", "1000", "--"],
+          ...["prlimit", `--data=${RLIMIT_DATA_BYTES}`, "--core=0", "--nofile=64", "--"],
+        ],
+      },
+      {
+        holds: "memory-hard-limit",
+        prefix: ["prlimit", `--data=${RLIMIT_DATA_BYTES}`, "--core=0", "--nofile=64", "--"],
+      },
+    ],
+  },
+];
+
+type Around = { readonly prefix: readonly string[]; readonly enforced: string[]; readonly missing: string[] };
+
+/**
+ * The measures are tried together, as they will be used: one may rule out another. With a command that does nothing
+ * first, and then once with the real thing, because starting it is most of the time this takes. Only where that fails,
+ * say because nobody may read Node's own files, is each tried with the real thing.
+ */
+async function measuresThatHold(trial: readonly string[]): Promise<Around> {
+  const quick = await assemble(["true"]);
+  if ((await problemOf([...quick.prefix, ...trial])) === undefined) return quick;
+  const problem = await problemOf(trial);
+  if (problem !== undefined) throw new Error(problem);
+  return assemble(trial);
+}
+
+async function assemble(trial: readonly string[]): Promise<Around> {
+  let prefix: readonly string[] = [];
+  const enforced: string[] = [];
+  const missing: string[] = [];
+  for (const { wanted, ways } of MEASURES) {
+    const way = await firstThatWorks(ways, prefix, trial);
+    prefix = [...prefix, ...(way?.prefix ?? [])];
+    if (way !== undefined) enforced.push(way.holds);
+    if (way?.holds !== wanted) missing.push(wanted);
   }
+  return { prefix, enforced, missing };
+}
+
+async function firstThatWorks(
+  ways: readonly Way[],
+  before: readonly string[],
+  trial: readonly string[],
+): Promise<Way | undefined> {
+  for (const way of ways) if ((await problemOf([...before, ...way.prefix, ...trial])) === undefined) return way;
   return undefined;
 }
 
-async function inlinedWorker(): Promise<string> {
-  const here = import.meta.dirname;
-  const args = ["--no-warnings", join(here, "inline.ts"), join(here, "worker.ts")];
-  const { stdout } = await run(process.execPath, args, { env: {}, maxBuffer: 1 << 20 });
-  return stdout;
+const run = promisify(execFile);
+
+/** What goes wrong when this runs as a worker would, in one line; undefined when nothing does. */
+async function problemOf([command = "", ...args]: readonly string[]): Promise<string | undefined> {
+  try {
+    await run(command, args, { env: {}, cwd: "/", timeout: 10_000, killSignal: "SIGKILL" });
+    return undefined;
+  } catch (error) {
+    const lines = (error instanceof Error ? error.message : String(error)).split("\n");
+    return lines.find((line) => /^(\w*Error\b|\S+: )/.test(line)) ?? lines[0] ?? "";
+  }
 }
 
 /** Resolved here, so that a worker need not read files to find it. */

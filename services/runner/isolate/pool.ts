@@ -14,9 +14,15 @@ export type PoolOptions = {
 /** A process is replaced after so many programs, before what they left behind adds up. */
 const MAX_RUNS = 200;
 /** Or once it holds more than this between two of them. */
-const MAX_RESIDENT_BYTES = 200 << 20;
-
-type Waiter = { readonly tenant: string; readonly take: (worker: WorkerProcess) => void };
+const MAX_RESIDENT_BYTES = 96 << 20;
+/** A worker is ready within 0.1 s on an idle machine. */
+const START_MS = 20_000;
+/** One that cannot start is not started again in a tight loop. */
+type Waiter = {
+  readonly tenant: string;
+  readonly take: (worker: WorkerProcess) => void;
+  readonly refuse: (why: unknown) => void;
+};
 
 /** Worker processes, each for one tenant and for one program at a time. First come, first served. */
 export class WorkerPool implements AsyncDisposable {
@@ -31,20 +37,26 @@ export class WorkerPool implements AsyncDisposable {
     this.#refill();
   }
 
-  /** A worker that has run nothing but this tenant's programs. Rejects when the signal aborts first. */
+  /** A worker that has run nothing but this tenant's programs. Rejects when the signal aborts or the pool closes first. */
   acquire(tenant: string, signal: AbortSignal): Promise<WorkerProcess> {
     return new Promise((resolve, reject) => {
-      const waiter: Waiter = {
-        tenant,
-        take: (worker) => {
-          signal.removeEventListener("abort", giveUp);
-          resolve(worker);
-        },
-      };
       const giveUp = (): void => {
         this.#waiters = this.#waiters.filter((each) => each !== waiter);
         reject(signal.reason);
       };
+      const settled = (): void => signal.removeEventListener("abort", giveUp);
+      const waiter: Waiter = {
+        tenant,
+        take: (worker) => {
+          settled();
+          resolve(worker);
+        },
+        refuse: (why) => {
+          settled();
+          reject(why);
+        },
+      };
+      if (this.#closed) return reject(new Error("the runner stops"));
       if (signal.aborted) return reject(signal.reason);
       signal.addEventListener("abort", giveUp, { once: true });
       this.#waiters.push(waiter);
@@ -63,6 +75,7 @@ export class WorkerPool implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
+    for (const waiter of this.#waiters.splice(0)) waiter.refuse(new Error("the runner stops"));
     const all = [...this.#all];
     for (const worker of all) worker.kill("the runner stops");
     await Promise.all(all.map((worker) => worker.ended));
@@ -85,18 +98,26 @@ export class WorkerPool implements AsyncDisposable {
   #find(tenant: string): WorkerProcess | undefined {
     let fresh: WorkerProcess | undefined;
     for (const worker of this.#idle) {
+      if (!worker.isReady) continue; // it has died, and its end is on its way
       if (worker.tenant === tenant) return worker;
       if (worker.tenant === undefined) fresh ??= worker;
     }
     if (fresh !== undefined) return fresh;
-    // Full of others' workers that rest: one of them makes room. Its end brings a fresh one, which serves the waiter.
-    if (this.#all.size >= this.#options.workers) for (const worker of this.#idle) return this.#evict(worker);
+    this.#makeRoom();
     return undefined;
   }
 
-  #evict(worker: WorkerProcess): undefined {
-    this.#idle.delete(worker);
-    worker.kill("another tenant needs its place");
+  /** Where all places are taken, others' workers that rest make room: for each who waits one, and no more. */
+  #makeRoom(): void {
+    if (this.#all.size < this.#options.workers) return;
+    let coming = [...this.#all].filter((worker) => worker.tenant === undefined || !worker.isAlive).length;
+    for (const worker of this.#idle) {
+      if (coming >= this.#waiters.length) return;
+      if (!worker.isAlive) continue;
+      coming++;
+      this.#idle.delete(worker);
+      worker.kill("another tenant needs its place");
+    }
   }
 
   /** As many fresh ones as wait, and the warm ones beyond them. */
@@ -110,12 +131,14 @@ export class WorkerPool implements AsyncDisposable {
   #spawn(): void {
     const worker = new WorkerProcess(this.#options.confinement);
     this.#all.add(worker);
+    const deadline = setTimeout(() => worker.kill("it did not become ready"), START_MS);
     worker.ready().then(
       () => {
+        clearTimeout(deadline);
         this.#idle.add(worker);
         this.#serve();
       },
-      () => {}, // its end, below, says why
+      () => clearTimeout(deadline), // its end, below, says why
     );
     void worker.ended.then(({ why }) => {
       this.#all.delete(worker);
@@ -123,7 +146,7 @@ export class WorkerPool implements AsyncDisposable {
       if (worker.runs > 0 || this.#closed) this.#serve();
       else {
         this.#options.log.error({ why }, "isolate.worker.failed");
-        setTimeout(() => this.#serve(), RESPAWN_MS).unref(); // one that cannot start is not started in a tight loop
+        setTimeout(() => this.#serve(), RESPAWN_MS).unref();
       }
     });
   }

@@ -5,17 +5,24 @@ import type { Confinement } from "./confine.ts";
 import { FrameReader, toFrame } from "./frames.ts";
 import { type FromWorker, parseFromWorker, type ToWorker } from "./messages.ts";
 
-/** The largest message that a worker may send: a result, an output or an error at their limits. */
-const MAX_FRAME_BYTES = 8 << 20;
+/** The largest message that a worker may send: the tail of an output, 2 MiB of characters that JSON writes as six bytes. */
+const MAX_FRAME_BYTES = 13 << 20;
+const MAX_WHY_CHARS = 512;
 /** Linux counts CPU time for /proc in hundredths of a second, whatever the kernel's own tick. */
 const TICKS_PER_MS = 1 / 10;
 
 /** How a worker process ended. */
 export type WorkerEnd = { readonly signal: string | null; readonly why: string };
 
+/** What a worker says while it runs a program. */
+export type FromRun = Exclude<FromWorker, { kind: "ready" }>;
+/** The last of it. */
+export type Answer = Exclude<FromRun, { kind: "output" }>;
+
 /**
  * One worker process as the runner sees it: something that may have been taken over by the program it ran. What it says
- * is parsed, and whatever does not belong ends it.
+ * is parsed, and whatever does not belong, or comes out of turn, ends it. Its turns: ready; then, for each program,
+ * output, one answer, and ready again.
  */
 export class WorkerProcess {
   readonly #child: ChildProcess;
@@ -23,8 +30,11 @@ export class WorkerProcess {
   readonly #ready = Promise.withResolvers<void>();
   readonly #ended: Promise<WorkerEnd>;
   #why = "";
-  #isReady = false;
-  #onMessage: ((message: FromWorker) => void) | undefined;
+  /** What it may say next. */
+  #turn: "ready" | "answer" | "nothing" = "ready";
+  #run:
+    | { readonly id: number; readonly onMessage: (message: FromRun) => void; readonly onReady: () => void }
+    | undefined;
   /** Whose programs it has run: nobody else's ever run in it. */
   tenant: string | undefined;
   runs = 0;
@@ -51,7 +61,7 @@ export class WorkerProcess {
 
   /** Waits for a program, and has an isolate made for it. */
   get isReady(): boolean {
-    return this.#isReady && this.isAlive;
+    return this.#turn === "nothing" && this.isAlive;
   }
 
   get ended(): Promise<WorkerEnd> {
@@ -63,12 +73,14 @@ export class WorkerProcess {
     return this.#ready.promise;
   }
 
-  /** Runs one program; `onMessage` hears all that it says until it is ready again. */
-  send(message: ToWorker, onMessage: (message: FromWorker) => void): void {
-    this.#onMessage = onMessage;
-    this.#isReady = false;
+  /** Runs one program: `onMessage` hears its output and its one answer. Resolves once it is ready for another. */
+  send(message: ToWorker, onMessage: (message: FromRun) => void): Promise<void> {
+    const ready = Promise.withResolvers<void>();
+    this.#run = { id: message.run, onMessage, onReady: ready.resolve };
+    this.#turn = "answer";
     this.runs++;
     this.#child.stdin?.write(toFrame(message));
+    return ready.promise;
   }
 
   /** SIGKILL: the only thing that ends every program. */
@@ -85,10 +97,10 @@ export class WorkerProcess {
     return fields === undefined ? undefined : (Number(fields[11]) + Number(fields[12])) / TICKS_PER_MS;
   }
 
-  /** Memory it holds now, bytes. */
+  /** Memory it holds now, bytes, without what is mapped from files. */
   residentBytes(): number | undefined {
-    const pages = this.#proc("statm")?.split(" ")[1];
-    return pages === undefined ? undefined : Number(pages) * 4096;
+    const kilobytes = /^RssAnon:\s+(\d+) kB$/m.exec(this.#proc("status") ?? "")?.[1];
+    return kilobytes === undefined ? undefined : Number(kilobytes) * 1024;
   }
 
   #proc(file: string): string | undefined {
@@ -102,20 +114,27 @@ export class WorkerProcess {
   #take(chunk: Buffer): void {
     if (this.#why !== "") return;
     try {
-      for (const each of this.#reader.push(chunk)) {
-        const message = parseFromWorker(each);
-        if (message.kind !== "ready") this.#onMessage?.(message);
-        else {
-          this.#isReady = true;
-          this.#ready.resolve();
-          const tell = this.#onMessage;
-          this.#onMessage = undefined;
-          tell?.(message);
-        }
-      }
+      for (const message of this.#reader.push(chunk)) this.#hear(parseFromWorker(message));
     } catch (error) {
-      this.kill(`it sent ${error instanceof Error ? error.message : String(error)}`);
+      const what = error instanceof Error ? error.message : String(error);
+      this.kill(`it sent ${what.slice(0, MAX_WHY_CHARS)}`);
     }
+  }
+
+  /** @throws Error when it is not the worker's turn to say this. */
+  #hear(message: FromWorker): void {
+    if (message.kind === "ready") {
+      if (this.#turn !== "ready") throw new Error("ready out of turn");
+      this.#turn = "nothing";
+      this.#ready.resolve();
+      this.#run?.onReady();
+      this.#run = undefined;
+      return;
+    }
+    if (this.#turn !== "answer") throw new Error(`${message.kind} out of turn`);
+    if (message.run !== this.#run?.id) throw new Error(`${message.kind} of a run that is not its own`);
+    if (message.kind !== "output") this.#turn = "ready";
+    this.#run.onMessage(message);
   }
 
   #end(signal: string | null): WorkerEnd {

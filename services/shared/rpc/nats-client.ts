@@ -3,15 +3,16 @@ import type { Msg, NatsConnection } from "@nats-io/transport-node";
 import { CallScope, cancelled } from "./call-scope.ts";
 import { type Init, type Message, makeClient } from "./client.ts";
 import { RpcError } from "./errors.ts";
-import { close, END, one } from "./iterators.ts";
+import { close, END } from "./iterators.ts";
 import { muxOf, type NatsMux } from "./nats-mux.ts";
 import { Inflow, Outflow } from "./nats-stream.ts";
 import {
   checkSize,
   type Frame,
-  frameHeaders,
+  isUnserved,
   parseFailure,
   parseFrame,
+  publish,
   requestHeaders,
   SUBJECT,
   WINDOW,
@@ -25,7 +26,6 @@ export type NatsClientOptions = {
 };
 
 const TIMEOUT_MS = 30_000;
-const NO_RESPONDERS = 503;
 
 /** Calls a service that other processes serve on NATS. The connection stays its owner's. */
 export function natsClient<S extends DescService>(
@@ -42,11 +42,11 @@ export function natsClient<S extends DescService>(
     serverStream:
       (method) =>
       (request, call = {}) =>
-        new NatsStream({ mux, method, options }, one(request), call),
+        new NatsStream({ mux, method, options }, { kind: "one", request }, call),
     bidi:
       (method) =>
       (requests, call = {}) =>
-        new NatsStream({ mux, method, options }, requests, call),
+        new NatsStream({ mux, method, options }, { kind: "many", requests }, call),
   });
 }
 
@@ -71,7 +71,7 @@ async function callUnary(target: Target, request: Init, options: CallOptions): P
       },
       onLost: answer.reject,
       alive: undefined,
-      lastSeenMs: 0,
+      silentLooks: 0,
     });
     scope.onEnd(() => mux.close(method.parent.name, call));
     send(target, bytes, { call, reply }, options);
@@ -95,24 +95,29 @@ function isNews({ failure }: CallScope, { deadlineMs }: CallOptions): boolean {
 }
 
 function readAnswer(method: DescMethod, message: Msg): Message {
-  if (message.headers?.code === NO_RESPONDERS) throw noResponder(method);
-  const frame = parseFrame(message.headers);
+  if (isUnserved(message)) throw noResponder(method);
+  const frame = parseFrame(message);
   if (frame?.kind === "failure") throw parseFailure(message.data);
   if (frame?.kind !== "answer") throw malformed(method);
   return decode(method, message.data);
 }
 
+/** What a stream's caller sends: with the request itself, or after it. */
+type Sent =
+  | { readonly kind: "one"; readonly request: Init }
+  | { readonly kind: "many"; readonly requests: AsyncIterable<Init> };
+
 /** The answers of a stream, as the service sends them. */
 class NatsStream implements AsyncIterableIterator<Message, undefined> {
   readonly #target: Target;
-  readonly #requests: AsyncIterable<Init>;
+  readonly #sent: Sent;
   readonly #options: CallOptions;
   #running: { readonly scope: CallScope; readonly inflow: Inflow } | undefined;
   #done = false;
 
-  constructor(target: Target, requests: AsyncIterable<Init>, options: CallOptions) {
+  constructor(target: Target, sent: Sent, options: CallOptions) {
     this.#target = target;
-    this.#requests = requests;
+    this.#sent = sent;
     this.#options = options;
   }
 
@@ -123,8 +128,7 @@ class NatsStream implements AsyncIterableIterator<Message, undefined> {
   async next(): Promise<IteratorResult<Message, undefined>> {
     if (this.#done) return END;
     try {
-      this.#running ??= await this.#start();
-      const { scope, inflow } = this.#running;
+      const { scope, inflow } = this.#running ?? this.#start();
       const bytes = await scope.race(inflow.next());
       if (bytes !== undefined) return { done: false, value: decode(this.#target.method, bytes) };
       this.#done = true;
@@ -144,43 +148,46 @@ class NatsStream implements AsyncIterableIterator<Message, undefined> {
     return END;
   }
 
-  async #start(): Promise<{ scope: CallScope; inflow: Inflow }> {
+  #start(): { scope: CallScope; inflow: Inflow } {
     const { mux, method } = this.#target;
+    const sent = this.#sent;
     const scope = new CallScope(this.#options);
-    if (scope.failure !== undefined) throw scope.failure;
-    const requests = this.#requests[Symbol.asyncIterator]();
-    const bidi = method.methodKind === "bidi_streaming";
-    const first = bidi ? undefined : await scope.race(requests.next());
-    const bytes = first?.done === false ? encode(mux.connection, method, first.value) : new Uint8Array();
-    let finished = false;
     const inflow = new Inflow((count) => sendUp(mux, method, call, { kind: "credit", count }));
+    this.#running = { scope, inflow }; // from here on, whoever fails the call ends its scope
+    if (scope.failure !== undefined) throw scope.failure;
+    const bytes = sent.kind === "one" ? encode(mux.connection, method, sent.request) : new Uint8Array();
+    let finished = false;
     const outflow = new Outflow(WINDOW);
     const { call, reply } = mux.open(method.parent.name, {
       onMessage: (message) => {
-        if (message.headers?.code === NO_RESPONDERS) return inflow.fail(noResponder(method));
-        const frame = parseFrame(message.headers);
+        if (isUnserved(message)) return inflow.fail(noResponder(method));
+        const frame = parseFrame(message);
         if (frame?.kind === "credit") return outflow.grant(frame.count);
-        if (frame?.kind === "failure" || frame?.kind === "end") finished = true;
+        if (frame?.kind === "failure" || frame?.kind === "end") {
+          finished = true;
+          mux.close(method.parent.name, call); // it has nothing more to say, however late this is read
+        }
         inflow.take(frame, message.data);
       },
       onLost: (error) => inflow.fail(error),
       alive: () => sendUp(mux, method, call, { kind: "alive" }),
-      lastSeenMs: performance.now(),
+      silentLooks: 0,
     });
     scope.onEnd(() => {
       mux.close(method.parent.name, call);
-      close(requests);
       if (!finished && isNews(scope, this.#options)) sendUp(mux, method, call, { kind: "cancel" });
     });
     send(this.#target, bytes, { call, reply }, this.#options);
-    if (bidi) {
+    if (sent.kind === "many") {
+      const requests = sent.requests[Symbol.asyncIterator]();
+      scope.onEnd(() => close(requests));
       const sending = outflow.send(requests, scope, (frame, item) => {
         const data = item === undefined ? undefined : encode(mux.connection, method, item);
         sendUp(mux, method, call, frame, data);
       });
       sending.catch((error: unknown) => scope.fail(RpcError.from(error)));
     }
-    return { scope, inflow };
+    return this.#running;
   }
 }
 
@@ -193,8 +200,7 @@ function send(target: Target, bytes: Uint8Array, to: { call: string; reply: stri
 }
 
 function sendUp(mux: NatsMux, method: DescMethod, call: string, frame: Frame, data?: Uint8Array): void {
-  if (mux.connection.isClosed()) return;
-  mux.connection.publish(SUBJECT.up(method.parent.name, call), data, { headers: frameHeaders(frame) });
+  publish(mux.connection, SUBJECT.up(method.parent.name, call), frame, data);
 }
 
 function encode(connection: NatsConnection, method: DescMethod, request: Init): Uint8Array {

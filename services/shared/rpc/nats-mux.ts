@@ -1,6 +1,6 @@
 import { createInbox, type Msg, type NatsConnection, nuid, type Subscription } from "@nats-io/transport-node";
 import { RpcError } from "./errors.ts";
-import { LOST_AFTER_MS } from "./nats-wire.ts";
+import { ALIVE_EVERY_MS, LOST_AFTER_LOOKS } from "./nats-wire.ts";
 
 /** One call that waits for something on the mux. */
 export type Pending = {
@@ -8,7 +8,8 @@ export type Pending = {
   readonly onLost: (error: RpcError) => void;
   /** A stream is sent a sign of life, and is given up when none comes back; undefined for a unary call. */
   readonly alive: (() => void) | undefined;
-  lastSeenMs: number;
+  /** Looks at it since it last heard something. */
+  silentLooks: number;
 };
 
 /**
@@ -27,7 +28,7 @@ export class NatsMux {
     this.#connection = connection;
     this.#inbox = createInbox(inboxPrefix);
     this.#subscription = connection.subscribe(`${this.#inbox}.*.*`, {
-      callback: (_error, message) => this.#take(message),
+      callback: (error, message) => (error === null ? this.#take(message) : this.#lose(notAllowed(error))),
     });
     void this.#followStatus();
   }
@@ -42,7 +43,7 @@ export class NatsMux {
     const call = nuid.next();
     const key = `${service}.${call}`;
     this.#pending.set(key, pending);
-    if (pending.alive !== undefined) this.#sweep ??= setInterval(() => this.#sweepStreams(), 1_000).unref();
+    if (pending.alive !== undefined) this.#sweep ??= setInterval(() => this.#sweepStreams(), ALIVE_EVERY_MS).unref();
     return { call, reply: `${this.#inbox}.${key}` };
   }
 
@@ -53,18 +54,17 @@ export class NatsMux {
   #take(message: Msg): void {
     const pending = this.#pending.get(message.subject.slice(this.#inbox.length + 1));
     if (pending === undefined) return; // too late
-    pending.lastSeenMs = performance.now();
+    pending.silentLooks = 0;
     pending.onMessage(message);
   }
 
   #sweepStreams(): void {
-    const nowMs = performance.now();
     let streams = 0;
     for (const [key, pending] of this.#pending) {
       if (pending.alive === undefined) continue;
       streams++;
       pending.alive();
-      if (nowMs - pending.lastSeenMs < LOST_AFTER_MS) continue;
+      if (++pending.silentLooks < LOST_AFTER_LOOKS) continue;
       this.#pending.delete(key);
       pending.onLost(peerLost());
     }
@@ -75,20 +75,24 @@ export class NatsMux {
 
   async #followStatus(): Promise<void> {
     for await (const { type } of this.#connection.status()) {
-      if (type === "disconnect") this.#lose();
+      if (type === "disconnect") this.#disconnect();
       else if (type === "reconnect") this.#connected = true;
       else if (type === "close") break;
     }
-    this.#lose();
+    this.#disconnect();
     this.#subscription.unsubscribe();
   }
 
-  /** What was asked may have been done: the caller is told so, and at once. */
-  #lose(): void {
+  #disconnect(): void {
     this.#connected = false;
+    this.#lose(connectionLost());
+  }
+
+  /** What was asked may have been done: the caller is told so, and at once. */
+  #lose(why: RpcError): void {
     const lost = [...this.#pending.values()];
     this.#pending.clear();
-    for (const pending of lost) pending.onLost(connectionLost());
+    for (const pending of lost) pending.onLost(why);
   }
 }
 
@@ -114,6 +118,16 @@ function connectionLost(): RpcError {
     reason: "CONNECTION_LOST",
     message: "NATS does not answer, so no service can be reached; send the request again once it is back.",
     retryAfterMs: 1_000,
+  });
+}
+
+/** NATS has ended the subscription: no answer will ever come. */
+function notAllowed(cause: Error): RpcError {
+  return new RpcError({
+    code: "UNAVAILABLE",
+    reason: "CONNECTION_LOST",
+    message: "NATS does not let this process hear answers; mend its user's permissions there.",
+    cause,
   });
 }
 

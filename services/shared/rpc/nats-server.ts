@@ -11,10 +11,10 @@ import {
   checkSize,
   type Frame,
   failureBytes,
-  frameHeaders,
-  LOST_AFTER_MS,
+  LOST_AFTER_LOOKS,
   parseFrame,
   parseRequestHead,
+  publish,
   type RequestHead,
   SUBJECT,
   WINDOW,
@@ -50,7 +50,8 @@ type Open = {
   readonly inflow: Inflow | undefined;
   readonly outflow: Outflow;
   readonly stream: boolean;
-  lastSeenMs: number;
+  /** Looks at it since its caller last said something. */
+  silentLooks: number;
 };
 
 class NatsServer implements AsyncDisposable {
@@ -65,28 +66,40 @@ class NatsServer implements AsyncDisposable {
   constructor(connection: NatsConnection, services: readonly Service[], { queue, instance, log }: NatsServerOptions) {
     this.#connection = connection;
     this.#log = log;
+    const refused = (error: Error): void => log.error({ err: error }, "rpc.subscription_refused");
     for (const service of services) {
       const { name } = service.desc;
-      const callback = (_: unknown, message: Msg): void => this.#take(service, message);
+      const callback = (error: Error | null, message: Msg): void =>
+        error === null ? this.#take(service, message) : refused(error);
       this.#requests.push(connection.subscribe(SUBJECT.method(name, "*", undefined), { queue, callback }));
       if (instance !== undefined)
         this.#requests.push(connection.subscribe(SUBJECT.method(name, "*", instance), { callback }));
-      const follow = (_: unknown, message: Msg): void => this.#followUp(message);
+      const follow = (error: Error | null, message: Msg): void =>
+        error === null ? this.#followUp(message) : refused(error);
       this.#followUps.push(connection.subscribe(SUBJECT.up(name, "*"), { callback: follow }));
     }
     this.#sweep = setInterval(() => this.#sweepStreams(), ALIVE_EVERY_MS).unref();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    for (const subscription of this.#requests) subscription.unsubscribe();
-    for (const { scope, stream } of this.#open.values()) if (stream) scope.fail(stopping());
     const timer = setTimeout(() => {
       for (const { scope } of this.#open.values()) scope.fail(stopping());
     }, DRAIN_MS);
+    await this.#takeNoMore();
+    for (const { scope, stream } of this.#open.values()) if (stream) scope.fail(stopping());
     if (this.#open.size > 0) await new Promise<void>((resolve) => (this.#onIdle = resolve));
     clearTimeout(timer);
     clearInterval(this.#sweep);
     for (const subscription of this.#followUps) subscription.unsubscribe();
+  }
+
+  /** Requests that NATS had sent by the time it heard of this are taken: nobody else will. */
+  async #takeNoMore(): Promise<void> {
+    const drained = Promise.allSettled(this.#requests.map((subscription) => subscription.drain()));
+    const { promise: late, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, DRAIN_MS); // NATS itself may be gone
+    await Promise.race([drained, late]);
+    clearTimeout(timer);
   }
 
   #take(service: Service, message: Msg): void {
@@ -96,10 +109,10 @@ class NatsServer implements AsyncDisposable {
     let head: RequestHead;
     try {
       if (method === undefined) throw unimplemented(message.subject);
-      head = parseRequestHead(message.headers);
+      head = parseRequestHead(message);
       if (this.#open.has(head.call)) throw repeated();
     } catch (error) {
-      this.#send(reply, { kind: "failure" }, failureBytes(RpcError.from(error)));
+      this.#fail(reply, RpcError.from(error));
       return;
     }
     void this.#serve(service, method, head, reply, message.data);
@@ -119,7 +132,7 @@ class NatsServer implements AsyncDisposable {
       inflow: bidi ? new Inflow((count) => this.#send(reply, { kind: "credit", count })) : undefined,
       outflow: new Outflow(WINDOW),
       stream: method.methodKind !== "unary",
-      lastSeenMs: performance.now(),
+      silentLooks: 0,
     };
     this.#open.set(head.call, open);
     const startedMs = performance.now();
@@ -128,7 +141,7 @@ class NatsServer implements AsyncDisposable {
       await this.#answer(service, method, head, open, data);
     } catch (thrown) {
       failure = scope.failure ?? RpcError.from(thrown);
-      this.#send(reply, { kind: "failure" }, failureBytes(failure));
+      this.#fail(reply, failure);
     } finally {
       scope.end();
       this.#open.delete(head.call);
@@ -173,9 +186,9 @@ class NatsServer implements AsyncDisposable {
 
   #followUp(message: Msg): void {
     const open = this.#open.get(message.subject.slice(message.subject.lastIndexOf(".") + 1));
-    const frame = parseFrame(message.headers);
+    const frame = parseFrame(message);
     if (open === undefined || frame === undefined) return; // another replica's, over, or no frame of ours
-    open.lastSeenMs = performance.now();
+    open.silentLooks = 0;
     switch (frame.kind) {
       case "cancel":
         open.scope.fail(cancelled());
@@ -195,11 +208,10 @@ class NatsServer implements AsyncDisposable {
   }
 
   #sweepStreams(): void {
-    const nowMs = performance.now();
-    for (const { scope, reply, stream, lastSeenMs } of this.#open.values()) {
-      if (!stream) continue;
-      if (nowMs - lastSeenMs > LOST_AFTER_MS) scope.fail(cancelled());
-      else this.#send(reply, { kind: "alive" });
+    for (const open of this.#open.values()) {
+      if (!open.stream) continue;
+      if (++open.silentLooks >= LOST_AFTER_LOOKS) open.scope.fail(cancelled());
+      else this.#send(open.reply, { kind: "alive" });
     }
   }
 
@@ -210,8 +222,11 @@ class NatsServer implements AsyncDisposable {
   }
 
   #send(reply: string, frame: Frame, data?: Uint8Array): void {
-    if (this.#connection.isClosed()) return;
-    this.#connection.publish(reply, data, { headers: frameHeaders(frame) });
+    publish(this.#connection, reply, frame, data);
+  }
+
+  #fail(reply: string, failure: RpcError): void {
+    this.#send(reply, { kind: "failure" }, failureBytes(this.#connection, failure));
   }
 
   #logCall(method: DescMethod, failure: RpcError | undefined, ms: number): void {

@@ -18,6 +18,7 @@ export class Inflow {
   }
 
   take(frame: Frame | undefined, data: Uint8Array): void {
+    if (this.#over !== undefined) return;
     switch (frame?.kind) {
       case "data":
         if (frame.seq !== this.#nextSeq) this.fail(gap(frame.seq, this.#nextSeq));
@@ -29,10 +30,10 @@ export class Inflow {
         break;
       case "end":
         if (frame.seq !== this.#nextSeq - 1) this.fail(gap(frame.seq, this.#nextSeq - 1));
-        else this.#over ??= { failure: undefined };
+        else this.#over = { failure: undefined };
         break;
       case "failure":
-        this.#over ??= { failure: parseFailure(data) };
+        this.#over = { failure: parseFailure(data) };
         break;
       case "alive":
         return;
@@ -51,7 +52,9 @@ export class Inflow {
     this.#wake?.();
   }
 
+  /** What has come before its end is still to be had; what has come before a failure of ours is not. */
   fail(failure: RpcError): void {
+    if (this.#over !== undefined) return;
     this.#over = { failure };
     this.#ready.length = 0;
     this.#wake?.();

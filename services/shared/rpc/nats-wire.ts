@@ -1,4 +1,4 @@
-import { type MsgHdrs, type NatsConnection, headers as newHeaders } from "@nats-io/transport-node";
+import { errors, type Msg, type MsgHdrs, type NatsConnection, headers as newHeaders } from "@nats-io/transport-node";
 import { z } from "zod";
 import { NAME } from "../names.ts";
 import { Code, RpcError } from "./errors.ts";
@@ -24,9 +24,10 @@ export const SUBJECT = {
 
 /** Messages that one side sends before the other says it has taken some. */
 export const WINDOW = 64;
-/** A side that says nothing for so long is gone. */
-export const LOST_AFTER_MS = 6_000;
+/** Each side of a stream says that it lives, and looks whether the other has said anything since it last looked. */
 export const ALIVE_EVERY_MS = 2_000;
+/** Looks at silence before the other is gone. Looks rather than a time: a process that was held up for long sees one. */
+export const LOST_AFTER_LOOKS = 4;
 
 /** What a message is. A request names its method by its subject. */
 export type Frame =
@@ -43,7 +44,7 @@ export type Frame =
 const KIND = "interlock-frame";
 const NUMBER = "interlock-number";
 
-export function frameHeaders(frame: Frame): MsgHdrs {
+function frameHeaders(frame: Frame): MsgHdrs {
   const headers = newHeaders();
   headers.set(KIND, frame.kind);
   switch (frame.kind) {
@@ -63,8 +64,25 @@ export function frameHeaders(frame: Frame): MsgHdrs {
   return headers;
 }
 
+/** NATS itself says that nobody serves the subject. */
+export function isUnserved(message: Msg): boolean {
+  return headersOf(message)?.code === NO_RESPONDERS;
+}
+
+const NO_RESPONDERS = 503;
+
+/** undefined too for what NATS carries but its client cannot read. */
+function headersOf(message: Msg): MsgHdrs | undefined {
+  try {
+    return message.headers;
+  } catch {
+    return undefined;
+  }
+}
+
 /** undefined for what is no frame of ours: whoever sent it gets no answer. */
-export function parseFrame(headers: MsgHdrs | undefined): Frame | undefined {
+export function parseFrame(message: Msg): Frame | undefined {
+  const headers = headersOf(message);
   const kind = headers?.get(KIND);
   const number = Number(headers?.get(NUMBER) || 0);
   if (!Number.isSafeInteger(number) || number < 0) return undefined;
@@ -83,6 +101,17 @@ export function parseFrame(headers: MsgHdrs | undefined): Frame | undefined {
       return undefined;
   }
 }
+
+/** Sends what belongs to a call. Where the connection is closing, or the subject is none, nobody is left to miss it. */
+export function publish(connection: NatsConnection, subject: string, frame: Frame, data?: Uint8Array): void {
+  try {
+    connection.publish(subject, data, { headers: frameHeaders(frame) });
+  } catch (error) {
+    if (!NOBODY_THERE.some((kind) => error instanceof kind)) throw error;
+  }
+}
+
+const NOBODY_THERE = [errors.ClosedConnectionError, errors.DrainingConnectionError, errors.InvalidSubjectError];
 
 export type RequestHead = {
   readonly call: string;
@@ -127,8 +156,9 @@ function parseCaller(text: string): Caller {
 }
 
 /** @throws RpcError INVALID_ARGUMENT when it is no request of ours. */
-export function parseRequestHead(headers: MsgHdrs | undefined): RequestHead {
+export function parseRequestHead(message: Msg): RequestHead {
   try {
+    const { headers } = message;
     const call = z
       .string()
       .regex(/^[A-Za-z0-9]{1,64}$/)
@@ -147,8 +177,13 @@ export function parseRequestHead(headers: MsgHdrs | undefined): RequestHead {
   }
 }
 
-export function failureBytes(error: RpcError): Uint8Array {
-  return statusToBinary(toStatus(error));
+/** Total: a failure that NATS would not carry says no more than what it is. */
+export function failureBytes(connection: NatsConnection, error: RpcError): Uint8Array {
+  const bytes = statusToBinary(toStatus(error));
+  if (bytes.length <= mostBytes(connection)) return bytes;
+  const { code, reason } = error;
+  const message = "The service failed, and said more about it than NATS carries; its log has the rest.";
+  return statusToBinary(toStatus(new RpcError({ code, reason: reason.slice(0, 64), message })));
 }
 
 /** Total: a failure that cannot be read is a failure all the same. */
@@ -168,7 +203,7 @@ export function parseFailure(bytes: Uint8Array): RpcError {
 
 /** @throws RpcError RESOURCE_EXHAUSTED when NATS would not carry it. */
 export function checkSize(connection: NatsConnection, bytes: Uint8Array, what: string): void {
-  const most = (connection.info?.max_payload ?? 1 << 20) - HEADER_ROOM;
+  const most = mostBytes(connection);
   if (bytes.length <= most) return;
   throw new RpcError({
     code: "RESOURCE_EXHAUSTED",
@@ -178,3 +213,7 @@ export function checkSize(connection: NatsConnection, bytes: Uint8Array, what: s
 }
 
 const HEADER_ROOM = 4096;
+
+function mostBytes({ info }: NatsConnection): number {
+  return (info?.max_payload ?? 1 << 20) - HEADER_ROOM;
+}
