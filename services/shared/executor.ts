@@ -124,6 +124,10 @@ type Task<State, Event> = {
 /** How long an append is tried while the journal does not answer, where the caller set no deadline. */
 const PATIENCE_MS = 5_000;
 const RETRY_MS = 50;
+/** In a row, at one and the same head. */
+const MAX_CONFLICTS = 5;
+/** Of one append: what NATS carries by default is 1 MiB. A command whose events are larger goes alone. */
+const MAX_BATCH_BYTES = 256 << 10;
 
 /** The work on one stream, one batch at a time. */
 class Lane<State, Event> {
@@ -135,6 +139,8 @@ class Lane<State, Event> {
   #running: Promise<void> | undefined;
   #loaded: { state: State; head: Head } | undefined;
   #snapshotSeq = 0;
+  /** How often an append after this record was refused. */
+  #conflicts = { seq: -1, times: 0 };
 
   constructor(stream: string, options: ExecutorOptions<State, never, Event, unknown>) {
     this.#stream = stream;
@@ -167,9 +173,10 @@ class Lane<State, Event> {
       try {
         await this.#runBatch();
         patience.untilMs = performance.now() + PATIENCE_MS;
-      } catch (error) {
+      } catch (thrown) {
+        const error = thrown instanceof Conflict ? this.#contradiction(thrown) : thrown;
         this.#loaded = undefined; // it has seen events that may not have landed
-        if (error instanceof Conflict) continue;
+        if (error === undefined) continue;
         if (error instanceof JournalUnavailable && performance.now() < patience.untilMs) {
           await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
           continue;
@@ -179,6 +186,15 @@ class Lane<State, Event> {
       }
     }
     this.#running = undefined; // in the same turn as the look at what is waiting: a task pushed later starts anew
+  }
+
+  /** Another was first, and the tail will show what it wrote. A journal whose tail never does is at odds with itself. */
+  #contradiction(conflict: Conflict): Error | undefined {
+    const seq = this.#loaded?.head.seq ?? 0;
+    this.#conflicts = seq === this.#conflicts.seq ? { seq, times: this.#conflicts.times + 1 } : { seq, times: 1 };
+    if (this.#conflicts.times < MAX_CONFLICTS) return undefined;
+    const what = `journal: ${this.#stream} does not end at #${seq}, as its records say; run interlock audit verify`;
+    return new Error(what, { cause: conflict });
   }
 
   /** Tasks leave the queue only once they are answered: an error leaves them there, to be tried again. */
@@ -191,6 +207,7 @@ class Lane<State, Event> {
     const records: NewRecord[] = [];
     const timeMs = now();
     let taken = 0;
+    let bytes = 0;
     while (taken < this.#waiting.length && records.length < this.#maxBatch) {
       const task = this.#waiting[taken];
       if (task === undefined) break;
@@ -199,10 +216,11 @@ class Lane<State, Event> {
         this.#waiting.splice(taken, 1);
         continue;
       }
-      for (const event of events) {
-        records.push({ timeMs, body: encode(decider.eventToJson(event)) });
-        loaded.state = decider.evolve(loaded.state, event);
-      }
+      const bodies = events.map((event) => encode(decider.eventToJson(event)));
+      bytes = bodies.reduce((sum, body) => sum + body.length, bytes);
+      if (records.length > 0 && bytes > MAX_BATCH_BYTES) break; // decided again in the next one
+      for (const body of bodies) records.push({ timeMs, body });
+      for (const event of events) loaded.state = decider.evolve(loaded.state, event);
       taken++;
     }
     if (taken === 0) return;

@@ -109,11 +109,10 @@ class Checkpoints implements AsyncDisposable {
   /** Where the checkpoints of earlier processes end. */
   async #load(signal: AbortSignal): Promise<void> {
     const { journal } = this.#options;
-    const cursor = await journal.readCursor(CHECKPOINT_STREAM);
-    const head = cursor === undefined ? undefined : parseCursorState(cursor.state);
-    if (cursor !== undefined && head !== undefined && (await holds(journal, head))) {
-      this.#head = head;
-      this.#covered = cursor.position;
+    const last = await readCheckpointHead(journal);
+    if (last !== undefined && (await holds(journal, last))) {
+      this.#head = last;
+      this.#covered = last.position;
     }
     await this.#readTail(signal);
   }
@@ -225,6 +224,15 @@ class Checkpoints implements AsyncDisposable {
 }
 
 const cursorSchema = z.strictObject({ seq: z.int().positive(), hash: hashHex });
+
+/** The last checkpoint of which the journal keeps a note, and what it covers. */
+export async function readCheckpointHead(
+  journal: Journal,
+): Promise<(Head & { readonly position: number }) | undefined> {
+  const cursor = await journal.readCursor(CHECKPOINT_STREAM);
+  const head = cursor === undefined ? undefined : parseCursorState(cursor.state);
+  return cursor === undefined || head === undefined ? undefined : { ...head, position: cursor.position };
+}
 
 /** Undefined when it cannot be read: then all checkpoints are read again. */
 function parseCursorState(state: Uint8Array): Head | undefined {

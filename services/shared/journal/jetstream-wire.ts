@@ -33,14 +33,16 @@ export function toBatch(records: readonly Chained[]): Uint8Array {
   return bytes;
 }
 
-/** @throws Error naming stream and message when it is no batch: somebody else has written here. */
-export function fromBatch(stream: string, messageSeq: number, data: Uint8Array): Recorded[] {
+/**
+ * The records as far as they can be read, so that what is wrong can be named.
+ * @throws Error naming stream and message when it is no batch: it was changed, or somebody else has written here.
+ */
+export function* fromBatch(stream: string, messageSeq: number, data: Uint8Array): Generator<Recorded, void> {
   const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
   try {
     if (bytes.readUInt8(0) !== VERSION) throw new RangeError("its version is unknown");
     const count = bytes.readUInt32BE(1);
     if (count === 0 || count > MAX_RECORDS) throw new RangeError(`it has ${count} records`);
-    const records: Recorded[] = [];
     let at = HEAD_BYTES;
     for (let i = 0; i < count; i++) {
       const seq = Number(bytes.readBigUInt64BE(at));
@@ -50,10 +52,9 @@ export function fromBatch(stream: string, messageSeq: number, data: Uint8Array):
       const length = bytes.readUInt32BE(at + RECORD_BYTES - 4);
       const body = slice(bytes, at + RECORD_BYTES, length);
       at += RECORD_BYTES + length;
-      records.push({ stream, seq, position: positionOf(messageSeq, i), timeMs, body, prevHash, hash });
+      yield { stream, seq, position: positionOf(messageSeq, i), timeMs, body, prevHash, hash };
     }
     if (at !== bytes.length) throw new RangeError("it has bytes left over");
-    return records;
   } catch (cause) {
     const why = cause instanceof Error ? cause.message : String(cause);
     throw new Error(
@@ -61,6 +62,33 @@ export function fromBatch(stream: string, messageSeq: number, data: Uint8Array):
       { cause },
     );
   }
+}
+
+/** From the beginning, all there are: a record that was changed to be none must be seen. */
+export function* after(records: Iterable<Recorded>, seq: number, signal: AbortSignal | undefined): Generator<Recorded> {
+  for (const record of records) {
+    signal?.throwIfAborted();
+    if (seq === 0 || record.seq > seq) yield record;
+  }
+}
+
+export function readable(
+  stream: string,
+  { seq, data }: { seq: number; data: Uint8Array },
+): readonly Recorded[] | undefined {
+  try {
+    return [...fromBatch(stream, seq, data)];
+  } catch {
+    return undefined; // whoever reads it in its turn is told
+  }
+}
+
+/**
+ * Whether these records, a stream's last, are all that come after `seq`. From the beginning on this is not for them to
+ * say: only a reader who knows the record before them sees whether they follow it.
+ */
+export function reachesBack([first]: readonly Recorded[], seq: number): boolean {
+  return first !== undefined && seq > 0 && first.seq <= seq + 1;
 }
 
 /** Grows strictly in the order of delivery, and is exact up to 2^43 messages. */

@@ -1,18 +1,18 @@
 import {
+  type Consumer,
   type ConsumerMessages,
   DeliverPolicy,
-  DiscardPolicy,
   type JetStreamClient,
   type JetStreamManager,
+  type JsMsg,
   jetstream,
   jetstreamManager,
-  RetentionPolicy,
-  StorageType,
-  type StreamConfig,
+  type MsgRequest,
 } from "@nats-io/jetstream";
 import { type NatsConnection, headers as newHeaders } from "@nats-io/transport-node";
 import { chainRecords, checkAppend, HASH_BYTES, headOf, sameHead } from "./chain.ts";
-import { fromBatch, messageSeqOf, toBatch } from "./jetstream-wire.ts";
+import { ensureStreams, STATE_STREAM, STATE_SUBJECT, STREAM, SUBJECT } from "./jetstream-streams.ts";
+import { after, fromBatch, messageSeqOf, reachesBack, readable, toBatch } from "./jetstream-wire.ts";
 import {
   Conflict,
   type Cursor,
@@ -41,16 +41,13 @@ export type JetstreamOptions = {
   readonly replicas: 1 | 3 | 5;
 };
 
-const STREAM = "INTERLOCK";
-const STATE_STREAM = "INTERLOCK_STATE";
-const SUBJECT = "interlock.journal.";
-const STATE_SUBJECT = "interlock.state.";
-
 /** An append or a look-up that takes longer has failed: the caller decides again. */
 const TIMEOUT_MS = 3_000;
 const WRONG_LAST_SEQUENCE = 10071;
 const NO_MESSAGE = 10037;
 const MAX_TAILS = 20_000;
+/** Of an append's message, besides its records. */
+const HEADER_ROOM = 256;
 /** How soon a broken watch is noticed. */
 const HEARTBEAT_MS = 1_000;
 
@@ -58,26 +55,21 @@ const HEARTBEAT_MS = 1_000;
 export async function openJetstreamJournal(options: JetstreamOptions): Promise<Journal> {
   const { connection, replicas } = options;
   const manager = await jetstreamManager(connection, { timeout: TIMEOUT_MS });
-  const common = {
-    storage: StorageType.File,
-    retention: RetentionPolicy.Limits,
-    num_replicas: replicas,
-    allow_direct: false,
-  };
-  // Nobody removes or replaces a record through the API; a full store refuses rather than forgets.
-  const evidence = { deny_delete: true, deny_purge: true, discard: DiscardPolicy.New };
-  await ensureStream(manager, { ...common, ...evidence, name: STREAM, subjects: [`${SUBJECT}>`] });
-  await ensureStream(manager, {
-    ...common,
-    name: STATE_STREAM,
-    subjects: [`${STATE_SUBJECT}>`],
-    max_msgs_per_subject: 1,
-  });
+  await ensureStreams(manager, replicas);
   return new JetstreamJournal(connection, manager, jetstream(connection, { timeout: TIMEOUT_MS }));
 }
 
 /** The last message of a stream's subject. */
 type Tail = { readonly head: Head; readonly messageSeq: number };
+const NO_TAIL: Tail = { head: GENESIS, messageSeq: 0 };
+
+type Last =
+  | { readonly kind: "none" }
+  | { readonly kind: "unreadable" }
+  | { readonly kind: "found"; readonly seq: number; readonly data: Uint8Array };
+
+/** Messages of one stream, from one to another. */
+type Range = { readonly stream: string; readonly from: number; readonly to: number };
 
 class JetstreamJournal implements Journal {
   readonly #connection: NatsConnection;
@@ -99,7 +91,7 @@ class JetstreamJournal implements Journal {
     checkAppend(stream, records);
     const chained = chainRecords(stream, head, records);
     const batch = toBatch(chained);
-    const most = this.#connection.info?.max_payload ?? 1 << 20;
+    const most = (this.#connection.info?.max_payload ?? 1 << 20) - HEADER_ROOM;
     if (batch.length > most)
       throw new TypeError(`journal: an append of ${batch.length} bytes; NATS here carries ${most}`);
     const known = this.#tails.get(stream);
@@ -114,17 +106,25 @@ class JetstreamJournal implements Journal {
   async *read(stream: string, afterSeq: number, signal?: AbortSignal): AsyncGenerator<Recorded> {
     signal?.throwIfAborted();
     const last = await this.#lastMessage(stream);
-    if (last === undefined) return;
-    const lastSeq = last.at(-1)?.seq ?? 0;
-    if (lastSeq <= afterSeq) return;
     const known = this.#tails.get(stream);
-    if ((last[0]?.seq ?? 0) <= afterSeq + 1) yield* after(last, afterSeq, signal);
-    else {
-      const from = known !== undefined && known.head.seq <= afterSeq ? known.messageSeq + 1 : 1;
-      yield* this.#range(stream, from, afterSeq, lastSeq, signal);
+    switch (last.kind) {
+      case "none":
+        this.#remember(stream, NO_TAIL);
+        return;
+      case "unreadable":
+        yield* this.#salvage(stream, afterSeq);
+        return;
+      case "found": {
+        const records = readable(stream, last);
+        if (records !== undefined && reachesBack(records, afterSeq)) yield* after(records, afterSeq, signal);
+        else {
+          const from = known !== undefined && known.head.seq <= afterSeq ? known.messageSeq + 1 : 1;
+          yield* this.#range({ stream, from, to: last.seq }, afterSeq, signal);
+        }
+        const head = records?.at(-1);
+        if (head !== undefined) this.#remember(stream, { head, messageSeq: last.seq });
+      }
     }
-    const tail = last.at(-1);
-    if (tail !== undefined) this.#remember(stream, { head: tail, messageSeq: messageSeqOf(tail.position) });
   }
 
   async *watch(prefix: string, afterPosition: number, signal: AbortSignal): AsyncGenerator<Recorded> {
@@ -135,10 +135,15 @@ class JetstreamJournal implements Journal {
       // The message of the last record seen once more: the rest of its records may be missing.
       const from = Math.max(1, messageSeqOf(position));
       try {
-        for await (const record of this.#consume(filter, from, stop)) {
-          if (record.position <= position || !record.stream.startsWith(prefix)) continue;
-          position = record.position;
-          yield record;
+        for await (const message of this.#consume(filter, from, stop)) {
+          const stream = message.subject.slice(SUBJECT.length);
+          if (!stream.startsWith(prefix)) continue;
+          for (const record of fromBatch(stream, message.seq, message.data)) {
+            if (record.position <= position) continue;
+            position = record.position;
+            yield record;
+            if (stop.aborted) break;
+          }
         }
       } catch (error) {
         if (stop.aborted) break;
@@ -156,7 +161,7 @@ class JetstreamJournal implements Journal {
   }
 
   async readSnapshot(stream: string): Promise<Snapshot | undefined> {
-    const found = await this.#message(STATE_STREAM, `${STATE_SUBJECT}snapshot.${stream}`);
+    const found = await this.#message(STATE_STREAM, { last_by_subj: `${STATE_SUBJECT}snapshot.${stream}` });
     if (found === undefined) return undefined;
     const bytes = Buffer.from(found.data);
     const seq = Number(bytes.readBigUInt64BE(0));
@@ -170,7 +175,7 @@ class JetstreamJournal implements Journal {
   }
 
   async readCursor(name: string): Promise<Cursor | undefined> {
-    const found = await this.#message(STATE_STREAM, `${STATE_SUBJECT}cursor.${name}`);
+    const found = await this.#message(STATE_STREAM, { last_by_subj: `${STATE_SUBJECT}cursor.${name}` });
     if (found === undefined) return undefined;
     const bytes = Buffer.from(found.data);
     return { position: Number(bytes.readBigUInt64BE(0)), state: bytes.subarray(8) };
@@ -208,22 +213,43 @@ class JetstreamJournal implements Journal {
   }
 
   async #lookUp(stream: string): Promise<Tail> {
-    const last = (await this.#lastMessage(stream))?.at(-1);
-    const tail =
-      last === undefined ? { head: GENESIS, messageSeq: 0 } : { head: last, messageSeq: messageSeqOf(last.position) };
+    const last = await this.#lastMessage(stream);
+    if (last.kind === "unreadable") throw unreadable(stream);
+    const head = last.kind === "none" ? undefined : [...fromBatch(stream, last.seq, last.data)].at(-1);
+    const tail = head === undefined || last.kind === "none" ? NO_TAIL : { head, messageSeq: last.seq };
     this.#remember(stream, tail);
     return tail;
   }
 
-  async #lastMessage(stream: string): Promise<Recorded[] | undefined> {
-    const found = await this.#message(STREAM, SUBJECT + stream);
-    return found === undefined ? undefined : fromBatch(stream, found.seq, found.data);
+  /** NATS also says that there is none when it cannot read it: no stream may begin anew for that. */
+  async #lastMessage(stream: string): Promise<Last> {
+    const subject = SUBJECT + stream;
+    const last = async (): Promise<Last | undefined> => {
+      const found = await this.#message(STREAM, { last_by_subj: subject });
+      return found === undefined ? undefined : { kind: "found", seq: found.seq, data: found.data };
+    };
+    const found = await last();
+    if (found !== undefined) return found;
+    const { state } = await this.#ask(() => this.#manager.streams.info(STREAM, { subjects_filter: subject }));
+    if (state.subjects?.[subject] === undefined) return { kind: "none" };
+    return (await last()) ?? { kind: "unreadable" }; // or another has begun it meanwhile
   }
 
-  async #message(stream: string, subject: string): Promise<{ seq: number; data: Uint8Array } | undefined> {
+  /** What can still be read of a stream whose last message cannot. @throws Error at the first that is not there. */
+  async *#salvage(stream: string, afterSeq: number): AsyncGenerator<Recorded> {
+    for (let from = 1; ; ) {
+      const next = { seq: from, next_by_subj: SUBJECT + stream };
+      const found = await this.#message(STREAM, next);
+      if (found === undefined) throw unreadable(stream);
+      yield* after(fromBatch(stream, found.seq, found.data), afterSeq, undefined);
+      from = found.seq + 1;
+    }
+  }
+
+  async #message(stream: string, query: MsgRequest): Promise<{ seq: number; data: Uint8Array } | undefined> {
     return await this.#ask(async () => {
       try {
-        return (await this.#manager.streams.getMessage(stream, { last_by_subj: subject })) ?? undefined;
+        return (await this.#manager.streams.getMessage(stream, query)) ?? undefined;
       } catch (error) {
         if (codeOf(error) === NO_MESSAGE) return undefined;
         throw error;
@@ -231,36 +257,36 @@ class JetstreamJournal implements Journal {
     });
   }
 
-  /** From one message on to the record that is the stream's last. */
-  async *#range(
-    stream: string,
-    from: number,
-    afterSeq: number,
-    lastSeq: number,
-    signal?: AbortSignal,
-  ): AsyncGenerator<Recorded> {
+  /** All records of these messages. Where the stream ends is NATS's to say, not that of a record that was changed. */
+  async *#range({ stream, from, to }: Range, afterSeq: number, signal?: AbortSignal): AsyncGenerator<Recorded> {
     const stop = new AbortController();
     const ends = [stop.signal, this.#close.signal, ...(signal === undefined ? [] : [signal])];
+    const wait = (): NodeJS.Timeout => setTimeout(() => stop.abort(), TIMEOUT_MS);
+    let waiting = wait();
     try {
-      for await (const record of this.#consume(SUBJECT + stream, from, AbortSignal.any(ends))) {
-        if (record.seq > afterSeq) yield record;
-        if (record.seq >= lastSeq) return;
+      for await (const message of this.#consume(SUBJECT + stream, from, AbortSignal.any(ends))) {
+        clearTimeout(waiting);
+        yield* after(fromBatch(stream, message.seq, message.data), afterSeq, signal);
+        if (message.seq >= to) return;
+        waiting = wait();
       }
       signal?.throwIfAborted();
       throw new JournalUnavailable(`${stream} could not be read to its end`);
     } finally {
+      clearTimeout(waiting);
       stop.abort();
     }
   }
 
-  /** Records as JetStream delivers them, in order and without a gap, until the signal aborts. */
-  async *#consume(filter: string, from: number, stop: AbortSignal): AsyncGenerator<Recorded> {
+  /** Messages as JetStream delivers them, in order and without a gap, until the signal aborts. */
+  async *#consume(filter: string, from: number, stop: AbortSignal): AsyncGenerator<JsMsg> {
+    let consumer: Consumer | undefined;
     let messages: ConsumerMessages | undefined;
     const end = (): void => messages?.stop();
     stop.addEventListener("abort", end);
     try {
       messages = await this.#ask(async () => {
-        const consumer = await this.#client.consumers.get(STREAM, {
+        consumer = await this.#client.consumers.get(STREAM, {
           filter_subjects: filter,
           deliver_policy: DeliverPolicy.StartSequence,
           opt_start_seq: from,
@@ -269,14 +295,15 @@ class JetstreamJournal implements Journal {
         return await consumer.consume({ max_messages: 500, expires: 5_000, idle_heartbeat: HEARTBEAT_MS });
       });
       if (stop.aborted) return;
-      for await (const message of messages) {
+      for await (const message of delivered(messages)) {
         if (stop.aborted) return;
-        yield* fromBatch(message.subject.slice(SUBJECT.length), message.seq, message.data);
+        yield message;
         if (stop.aborted) return;
       }
     } finally {
       stop.removeEventListener("abort", end);
       messages?.stop();
+      consumer?.delete().catch(() => {}); // what cannot be told goes by itself after its threshold
     }
   }
 
@@ -307,38 +334,16 @@ class JetstreamJournal implements Journal {
   }
 }
 
-function* after(records: readonly Recorded[], seq: number, signal: AbortSignal | undefined): Generator<Recorded> {
-  for (const record of records) {
-    signal?.throwIfAborted();
-    if (record.seq > seq) yield record;
+async function* delivered(messages: ConsumerMessages): AsyncGenerator<JsMsg> {
+  try {
+    yield* messages;
+  } catch (cause) {
+    throw new JournalUnavailable("JetStream has stopped delivering", { cause });
   }
 }
 
-type Wanted = Partial<StreamConfig> & { readonly name: string; readonly subjects: string[] };
-
-/** Two that open at once both succeed: the same configuration twice is no error to JetStream. */
-async function ensureStream(manager: JetStreamManager, wanted: Wanted): Promise<void> {
-  let found: StreamConfig;
-  try {
-    found = (await manager.streams.add(wanted)).config;
-  } catch (error) {
-    const why = error instanceof Error ? error.message : String(error);
-    try {
-      found = (await manager.streams.info(wanted.name)).config;
-    } catch {
-      throw new Error(
-        `NATS has no JetStream that can be used here: ${why}. Start nats-server with jetstream enabled.`,
-        { cause: error },
-      );
-    }
-  }
-  for (const [key, value] of Object.entries(wanted)) {
-    const there = found[key as keyof StreamConfig];
-    if (JSON.stringify(there) === JSON.stringify(value)) continue;
-    throw new Error(
-      `the JetStream stream ${wanted.name} has ${key} ${JSON.stringify(there)}, not ${JSON.stringify(value)}: it was made by somebody else, or for another number of replicas. Rename or edit it.`,
-    );
-  }
+function unreadable(stream: string): Error {
+  return new Error(`journal: NATS has a message of ${stream} that it cannot read; run interlock audit verify`);
 }
 
 function codeOf(error: unknown): number | undefined {

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { newSigningKeyPem, type Signer, signerFromPem } from "../signing.ts";
 import { chainRecords } from "./chain.ts";
-import { GENESIS, type Journal, type NewRecord, type Recorded } from "./journal.ts";
+import { GENESIS, type Journal, JournalUnavailable, type NewRecord, type Recorded } from "./journal.ts";
 import { verifyJournal } from "./verify.ts";
 
 /**
@@ -20,22 +20,23 @@ const LEDGER = ["one", "two", "three"].map(record);
 const REWRITTEN = ["one", "2!!", "three"].map(record);
 
 /** A well-chained journal of what the streams say. */
-function journalOf(streams: Streams): Journal {
+function journalOf(streams: Streams, fake: Partial<Journal> = {}): Journal {
   let position = 0;
   const all = Object.entries(streams).map(([stream, records]): [string, Recorded[]] => [
     stream,
     chainRecords(stream, GENESIS, records).map((one) => ({ ...one, stream, position: ++position })),
   ]);
   const stored = new Map(all.filter(([, records]) => records.length > 0));
-  const fake: Pick<Journal, "read" | "streams"> = {
+  const honest: Pick<Journal, "read" | "streams" | "readCursor"> = {
     read: async function* (stream, afterSeq) {
       yield* (stored.get(stream) ?? []).slice(afterSeq);
     },
     streams: async function* () {
       yield* stored.keys();
     },
+    readCursor: async () => undefined,
   };
-  return fake as Journal;
+  return { ...honest, ...fake } as Journal;
 }
 
 /** Checkpoints over the first `upTo` records of the ledger each, chained to one another. */
@@ -60,8 +61,8 @@ async function signed(checkpoint: object, by: Signer): Promise<NewRecord> {
   return record(JSON.stringify({ payload: base64(payload), signature: base64(signature), keyId }));
 }
 
-async function verdict(streams: Streams): Promise<unknown> {
-  return await verifyJournal(journalOf(streams), { publicKeys: [signer.publicKey] });
+async function verdict(streams: Streams, fake: Partial<Journal> = {}): Promise<unknown> {
+  return await verifyJournal(journalOf(streams, fake), { publicKeys: [signer.publicKey] });
 }
 
 const broken = (stream: string, seq: number, what: string) => ({
@@ -144,4 +145,46 @@ describe("verifyJournal", () => {
       expect(await verdict({ checkpoint })).toEqual(broken("checkpoint", 1, "no checkpoint"));
     },
   );
+});
+
+describe("an engine that has lost something", () => {
+  it("names where the checkpoints were cut short, by the note of the last one", async () => {
+    const checkpoint = await checkpoints(LEDGER, [1, 2, 3]);
+    const note = (seq: number) => ({
+      readCursor: async () => ({ position: 1, state: Buffer.from(JSON.stringify({ seq, hash: "0".repeat(64) })) }),
+    });
+    const cut = checkpoint.slice(0, 2);
+    expect(await verdict({ "ledger.a": LEDGER, checkpoint: cut }, note(3))).toEqual(
+      broken("checkpoint", 3, "checkpoint 3 has been written"),
+    );
+    expect(await verdict({ "ledger.a": LEDGER }, note(3))).toEqual(broken("checkpoint", 1, "it is missing"));
+    expect(await verdict({ "ledger.a": LEDGER, checkpoint }, note(3))).toMatchObject({ kind: "ok" });
+    expect(await verdict({ "ledger.a": LEDGER, checkpoint }, note(2))).toMatchObject({ kind: "ok" });
+    const garbage = { readCursor: async () => ({ position: 1, state: Buffer.from("{") }) };
+    expect(await verdict({ "ledger.a": LEDGER, checkpoint }, garbage)).toMatchObject({ kind: "ok" });
+  });
+
+  it.each(["ledger.a", "checkpoint"])("names the record of %s at which the engine cannot read on", async (bad) => {
+    const streams = { "ledger.a": LEDGER, checkpoint: await checkpoints(LEDGER, [1, 3]) };
+    const { read } = journalOf(streams);
+    const rotten: Pick<Journal, "read"> = {
+      async *read(stream, afterSeq) {
+        for await (const one of read(stream, afterSeq)) {
+          if (stream === bad && one.seq === 2) throw new Error("the page is torn");
+          yield one;
+        }
+      },
+    };
+    expect(await verdict(streams, rotten)).toEqual(broken(bad, 2, "the page is torn"));
+  });
+
+  it("does not take an engine that does not answer for one that was tampered with", async () => {
+    const down: Pick<Journal, "read"> = {
+      // biome-ignore lint/correctness/useYield: it fails before it has anything to yield
+      async *read() {
+        throw new JournalUnavailable("down");
+      },
+    };
+    await expect(verdict({ "ledger.a": LEDGER }, down)).rejects.toBeInstanceOf(JournalUnavailable);
+  });
 });

@@ -1,8 +1,8 @@
 import type { KeyObject } from "node:crypto";
 import { type Verifier, verifierOf } from "../signing.ts";
 import { hashRecord } from "./chain.ts";
-import { CHECKPOINT_STREAM, type Checkpoint, parseCheckpoint } from "./checkpoint.ts";
-import { GENESIS, type Head, type Journal, type Recorded } from "./journal.ts";
+import { CHECKPOINT_STREAM, type Checkpoint, parseCheckpoint, readCheckpointHead } from "./checkpoint.ts";
+import { GENESIS, type Head, type Journal, JournalUnavailable, type Recorded } from "./journal.ts";
 
 export type Verdict =
   | { readonly kind: "ok"; readonly records: number; readonly streams: number; readonly checkpoints: number }
@@ -30,16 +30,18 @@ export async function verifyJournal(
   journal: Journal,
   options: { readonly publicKeys: readonly KeyObject[] },
 ): Promise<Verdict> {
-  // First: what they name was written before them, so it must be there when the other streams are walked.
+  const listed = new Set(await Array.fromAsync(journal.streams("")));
+  // Then: what they name was written before them, so it must be there when the other streams are walked.
   const checkpoints = await readCheckpoints(journal, verifierOf(options.publicKeys));
   if (checkpoints.kind === "broken") return checkpoints;
-  const names = new Set(checkpoints.named.keys());
-  for await (const stream of journal.streams("")) names.add(stream);
+  if (checkpoints.count === 0 && listed.has(CHECKPOINT_STREAM)) return await lost(journal, CHECKPOINT_STREAM);
+  const names = listed.union(new Set(checkpoints.named.keys()));
   names.delete(CHECKPOINT_STREAM);
   let records = checkpoints.count;
   for (const stream of [...names].sort((a, b) => (a < b ? -1 : 1))) {
     const walked = await walk(journal, stream, checkpoints.named.get(stream) ?? []);
     if (walked.kind === "broken") return walked;
+    if (walked.records === 0 && listed.has(stream)) return await lost(journal, stream);
     records += walked.records;
   }
   const streams = names.size + (checkpoints.count > 0 ? 1 : 0);
@@ -56,7 +58,11 @@ type Checkpoints = {
 async function readCheckpoints(journal: Journal, verifier: Verifier): Promise<Checkpoints | Broken> {
   const named = new Map<string, Named[]>();
   const chain = new Chain(CHECKPOINT_STREAM);
-  for await (const record of journal.read(CHECKPOINT_STREAM, 0)) {
+  const written = await readCheckpointHead(journal); // before the checkpoints: there may be more by then, never fewer
+  for await (const record of legible(journal, CHECKPOINT_STREAM)) {
+    if (record instanceof Illegible) {
+      return { kind: "broken", stream: CHECKPOINT_STREAM, seq: chain.next, what: record.what };
+    }
     const what = chain.add(record) ?? (await checkCheckpoint(record, verifier));
     if (typeof what === "string") return { kind: "broken", stream: CHECKPOINT_STREAM, seq: chain.next, what };
     for (const [stream, head] of Object.entries(what.heads)) {
@@ -66,6 +72,10 @@ async function readCheckpoints(journal: Journal, verifier: Verifier): Promise<Ch
       else list.push(entry);
     }
     chain.advance(record);
+  }
+  if (written !== undefined && written.seq >= chain.next) {
+    const what = `it is missing: checkpoint ${written.seq} has been written`;
+    return { kind: "broken", stream: CHECKPOINT_STREAM, seq: chain.next, what };
   }
   for (const list of named.values()) list.sort((a, b) => a.seq - b.seq);
   return { kind: "ok", count: chain.next - 1, named };
@@ -99,7 +109,8 @@ async function walk(
 ): Promise<{ readonly kind: "ok"; readonly records: number } | Broken> {
   const chain = new Chain(stream);
   let due = 0;
-  for await (const record of journal.read(stream, 0)) {
+  for await (const record of legible(journal, stream)) {
+    if (record instanceof Illegible) return { kind: "broken", stream, seq: chain.next, what: record.what };
     let what = chain.add(record);
     for (
       let name = named[due];
@@ -117,6 +128,46 @@ async function walk(
   if (missing === undefined) return { kind: "ok", records: chain.next - 1 };
   const what = `it is missing: checkpoint ${missing.checkpoint} names record ${missing.seq} of the stream`;
   return { kind: "broken", stream, seq: chain.next, what };
+}
+
+/** How long a journal that has lost track of a stream may deliver nothing, before that is all there is. */
+const SILENCE_MS = 2_000;
+
+/** A stream that is listed and reads as empty: what a watch still delivers of it shows from where it is gone. */
+async function lost(journal: Journal, stream: string): Promise<Broken> {
+  const chain = new Chain(stream);
+  const stop = new AbortController();
+  const silence = setTimeout(() => stop.abort(), SILENCE_MS);
+  try {
+    for await (const record of journal.watch(stream, 0, stop.signal)) {
+      silence.refresh();
+      if (record.stream === stream && chain.add(record) === undefined) chain.advance(record);
+    }
+  } catch (error) {
+    if (error instanceof JournalUnavailable) throw error; // anything else: it ends here
+  } finally {
+    clearTimeout(silence);
+  }
+  return { kind: "broken", stream, seq: chain.next, what: "it is missing: the journal has lost it and what followed" };
+}
+
+/** In the place of a record: it is there, and is none. */
+class Illegible {
+  readonly what: string;
+
+  constructor(cause: unknown) {
+    this.what = `it cannot be read: ${cause instanceof Error ? cause.message : String(cause)}`;
+  }
+}
+
+/** A stream's records up to the first that cannot be read. @throws JournalUnavailable */
+async function* legible(journal: Journal, stream: string): AsyncGenerator<Recorded | Illegible> {
+  try {
+    yield* journal.read(stream, 0);
+  } catch (error) {
+    if (error instanceof JournalUnavailable) throw error;
+    yield new Illegible(error);
+  }
 }
 
 /** One stream's chain as far as it holds. */
