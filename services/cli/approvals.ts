@@ -1,4 +1,3 @@
-import { toJson } from "@bufbuild/protobuf";
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
 import {
@@ -7,7 +6,7 @@ import {
   ApprovalsService,
   ListApprovalsResponseSchema,
 } from "../../proto/interlock/v1/approvals_pb.ts";
-import { amountText, approvalWord, printable, table } from "./print.ts";
+import { amountText, approvalWord, indented, messageJson, table } from "./print.ts";
 import { soon, withClient } from "./session.ts";
 
 /** `approvals list|show|approve|reject`: a reviewer's work from a terminal. */
@@ -19,7 +18,7 @@ export function addApprovals(program: Command): void {
     .action(async (_: unknown, command: Command) => {
       await withClient(command, ApprovalsService, "alice", async (client, globals) => {
         const response = await client.listApprovals({}, soon());
-        if (globals.json) console.log(JSON.stringify(toJson(ListApprovalsResponseSchema, response)));
+        if (globals.json) console.log(messageJson(ListApprovalsResponseSchema, response));
         else if (response.approvals.length === 0) console.log("Nothing waits.");
         else console.log(listText(response.approvals));
       });
@@ -63,9 +62,13 @@ function listText(approvals: readonly Approval[]): string {
     approval.principal?.agent ?? "",
     approval.price.map(amountText).join(", "),
     timeLeft(approval),
-    printable(approval.argumentsJson).slice(0, 60),
+    cut(approval.argumentsJson, 60),
   ]);
   return table([["APPROVAL", "TOOL", "AGENT", "PRICE", "LEFT", "ARGUMENTS"], ...rows]);
+}
+
+function cut(text: string, length: number): string {
+  return text.length <= length ? text : `${text.slice(0, length - 1)}…`;
 }
 
 function timeLeft(approval: Approval): string {
@@ -76,7 +79,7 @@ function timeLeft(approval: Approval): string {
 
 function print(approval: Approval | undefined, json: boolean): void {
   if (approval === undefined) throw new Error("the service answered without an approval");
-  console.log(json ? JSON.stringify(toJson(ApprovalSchema, approval)) : approvalText(approval));
+  console.log(json ? messageJson(ApprovalSchema, approval) : approvalText(approval));
 }
 
 function approvalText(approval: Approval): string {
@@ -87,7 +90,7 @@ function approvalText(approval: Approval): string {
     ["state", approvalWord(approval.state)],
     ["what", `${approval.tool}: ${approval.toolDescription}`],
     ["who", `agent ${principal?.agent}${forUser}, session ${principal?.session}`],
-    ["arguments", JSON.stringify(JSON.parse(approval.argumentsJson), null, 2).replaceAll("\n", `\n${" ".repeat(12)}`)],
+    ["arguments", JSON.stringify(JSON.parse(approval.argumentsJson), null, 2)],
     ...approval.reasons.map((reason) => ["why", reason]),
     ["price", approval.price.map(amountText).join(", ")],
     ["labels", approval.labels.join(", ")],
@@ -100,6 +103,6 @@ function approvalText(approval: Approval): string {
   ];
   return rows
     .filter(([, value]) => value !== "")
-    .map(([name, value]) => `${name?.padEnd(11)} ${printable(value ?? "")}`)
+    .map(([name, value]) => `${name?.padEnd(11)} ${indented(value ?? "", 12)}`)
     .join("\n");
 }

@@ -1,14 +1,14 @@
 import type { Command } from "commander";
-import { openJournal } from "../interlock.ts";
 import { type Config, configSchema, readConfig } from "../shared/config.ts";
-import type { Recorded } from "../shared/journal/journal.ts";
+import type { Journal, Recorded } from "../shared/journal/journal.ts";
 import { verifyJournal } from "../shared/journal/verify.ts";
 import { readTrustedKeys } from "../shared/state-dir.ts";
-import { CliError, EXIT } from "./exit.ts";
-import { printable } from "./print.ts";
+import { CliError, EXIT, mendable } from "./exit.ts";
+import { jsonLine, printable } from "./print.ts";
 import { globalsOf } from "./session.ts";
 
 type AuditFlags = { config?: string; nats?: string };
+type TailFlags = AuditFlags & { prefix: string; fromStart?: boolean; follow: boolean };
 
 /** `audit verify|tail`: reads the journal itself, without trusting a running Interlock. */
 export function addAudit(program: Command): void {
@@ -17,58 +17,80 @@ export function addAudit(program: Command): void {
     command
       .option("--config <file>", "interlock.yaml")
       .option("--nats <url>", "the journal is in JetStream here; default: SQLite in the state directory");
-  reading(audit.command("verify").description("walk every record and name the first that was changed")).action(
-    async (flags: AuditFlags, command: Command) => {
-      const config = auditConfig(flags, command);
-      await using journal = await openJournal(config, { readOnly: true });
-      const verdict = await verifyJournal(journal, { publicKeys: readTrustedKeys(config) });
-      const { json } = globalsOf(command);
-      switch (verdict.kind) {
-        case "ok":
-          if (json) console.log(JSON.stringify(verdict));
-          else
-            console.log(
-              `The journal is whole: ${verdict.records} records in ${verdict.streams} streams, ${verdict.checkpoints} checkpoints.`,
-            );
-          return;
-        case "broken":
-          if (json) console.log(JSON.stringify(verdict));
-          else console.log(`BROKEN at ${verdict.stream} record ${verdict.seq}: ${verdict.what}`);
-          process.exitCode = EXIT.failed;
-          return;
-      }
-    },
-  );
+  reading(audit.command("verify").description("walk every record and name the first that was changed")).action(verify);
   reading(audit.command("tail").description("print records as they are written"))
     .option("--prefix <text>", "only streams that start so, e.g. session.demo", "")
     .option("--from-start", "from the first record on")
-    .option("--no-follow", "stop at the present end")
-    .action(async (flags: AuditFlags & { prefix: string; fromStart?: boolean; follow: boolean }, command: Command) => {
-      const config = auditConfig(flags, command);
-      await using journal = await openJournal(config, { readOnly: true });
-      const { json } = globalsOf(command);
-      if (!flags.follow) {
-        const all: Recorded[] = [];
-        for await (const stream of journal.streams(flags.prefix)) {
-          for await (const record of journal.read(stream, 0)) all.push(record);
-        }
-        all.sort((a, b) => a.position - b.position);
-        for (const record of all) printRecord(record, json);
-        return;
-      }
-      const stop = new AbortController();
-      process.once("SIGINT", () => stop.abort());
-      const after = flags.fromStart === true ? 0 : await lastPosition(journal);
-      for await (const record of journal.watch(flags.prefix, after, stop.signal)) printRecord(record, json);
-    });
+    .option("--no-follow", "print what is there, and stop")
+    .action(tail);
 }
 
-async function lastPosition(journal: Awaited<ReturnType<typeof openJournal>>): Promise<number> {
+async function verify(flags: AuditFlags, command: Command): Promise<void> {
+  const config = auditConfig(flags, command);
+  await using journal = await open(config);
+  const publicKeys = readTrustedKeys(config);
+  const verdict = await mendable(unreadable(config), () => verifyJournal(journal, { publicKeys }));
+  if (globalsOf(command).json) console.log(jsonLine(verdict));
+  switch (verdict.kind) {
+    case "ok": {
+      const { records, streams, checkpoints } = verdict;
+      const counts = `${counted(records, "record")} in ${counted(streams, "stream")}, ${counted(checkpoints, "checkpoint")}`;
+      if (!globalsOf(command).json) console.log(`The journal is whole: ${counts}.`);
+      return;
+    }
+    case "broken": {
+      const { stream, seq, what } = verdict;
+      if (!globalsOf(command).json) console.log(printable(`BROKEN at ${stream} record ${seq}: ${what}`));
+      process.exitCode = EXIT.failed;
+      return;
+    }
+  }
+}
+
+async function tail(flags: TailFlags, command: Command): Promise<void> {
+  const { json } = globalsOf(command);
+  const config = auditConfig(flags, command);
+  await using journal = await open(config);
+  await mendable(unreadable(config), async () => {
+    if (!flags.follow) {
+      for (const record of await everyRecord(journal, flags.prefix)) printRecord(record, json);
+      return;
+    }
+    const stop = new AbortController();
+    for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => stop.abort());
+    const after = flags.fromStart === true ? 0 : await lastPosition(journal);
+    for await (const record of journal.watch(flags.prefix, after, stop.signal)) printRecord(record, json);
+  });
+}
+
+async function open(config: Config): Promise<Journal> {
+  const { openJournal } = await import("../interlock.ts");
+  return await mendable(EXIT.unavailable, () => openJournal(config, { readOnly: true }));
+}
+
+/** A file that cannot be read to its end is not whole; a NATS that goes away says nothing about the journal. */
+function unreadable(config: Config): number {
+  return config.nats === undefined ? EXIT.failed : EXIT.unavailable;
+}
+
+async function everyRecord(journal: Journal, prefix: string): Promise<Recorded[]> {
+  const all: Recorded[] = [];
+  for await (const stream of journal.streams(prefix)) {
+    for await (const record of journal.read(stream, 0)) all.push(record);
+  }
+  return all.sort((a, b) => a.position - b.position);
+}
+
+async function lastPosition(journal: Journal): Promise<number> {
   let last = 0;
   for await (const stream of journal.streams("")) {
     for await (const record of journal.read(stream, 0)) last = Math.max(last, record.position);
   }
   return last;
+}
+
+function counted(count: number, what: string): string {
+  return `${count} ${what}${count === 1 ? "" : "s"}`;
 }
 
 function auditConfig(flags: AuditFlags, command: Command): Config {
@@ -85,8 +107,17 @@ function printRecord(record: Recorded, json: boolean): void {
   const time = new Date(record.timeMs).toISOString();
   if (json) {
     const hash = Buffer.from(record.hash).toString("hex");
-    console.log(JSON.stringify({ stream: record.stream, seq: record.seq, time, hash, body: JSON.parse(body) }));
+    console.log(jsonLine({ stream: record.stream, seq: record.seq, time, hash, body: parsed(body) }));
   } else {
-    console.log(`${time} ${record.stream} #${record.seq} ${printable(body)}`);
+    console.log(`${time} ${record.stream} #${record.seq} ${printable(body).replaceAll("\n", "\\n")}`);
+  }
+}
+
+/** Whoever looks for what was changed must be shown it too. */
+function parsed(body: string): unknown {
+  try {
+    return JSON.parse(body);
+  } catch {
+    return body;
   }
 }

@@ -1,6 +1,5 @@
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { toJson } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
 import {
@@ -12,7 +11,7 @@ import {
   WatchResponseSchema,
 } from "../../proto/interlock/v1/broker_pb.ts";
 import { CliError, EXIT } from "./exit.ts";
-import { amountText, callText, impactWord, printable, table } from "./print.ts";
+import { amountText, callText, impactWord, messageJson, printable, table } from "./print.ts";
 import { soon, withClient } from "./session.ts";
 
 /** `call`, `watch`, `get`, `cancel`, `tools`: what an agent can do, by hand. */
@@ -53,7 +52,7 @@ export function addCall(program: Command): void {
         let last: Call | undefined;
         for await (const response of client.watch({ ref: parseRef(ref) })) {
           if (response.kind.case === "call") last = response.kind.value;
-          if (globals.json) console.log(JSON.stringify(toJson(WatchResponseSchema, response)));
+          if (globals.json) console.log(messageJson(WatchResponseSchema, response));
           else if (response.kind.case === "event") printEvent(response.kind.value.kind);
         }
         if (globals.json) process.exitCode = exitOf(last);
@@ -78,7 +77,7 @@ export function addCall(program: Command): void {
       await withClient(command, BrokerService, "demo-agent", async (client, globals) => {
         const response = await client.listTools({}, soon());
         if (globals.json) {
-          console.log(JSON.stringify(toJson(ListToolsResponseSchema, response)));
+          console.log(messageJson(ListToolsResponseSchema, response));
           return;
         }
         const rows = response.tools.map((tool) => [
@@ -122,7 +121,7 @@ export function parseRef(text: string): { session: string; callId: string } {
 
 function report(call: Call | undefined, json: boolean): void {
   if (call === undefined) throw new Error("the broker answered without a call");
-  console.log(json ? JSON.stringify(toJson(CallSchema, call)) : callText(call));
+  console.log(json ? messageJson(CallSchema, call) : callText(call));
   process.exitCode = exitOf(call);
   if (!json && call.state === CallState.PENDING_APPROVAL) {
     console.log(`\nIt waits for a person. Follow it: interlock watch ${call.ref?.session}/${call.ref?.callId}`);

@@ -1,5 +1,6 @@
 import { Client, credentials } from "@grpc/grpc-js";
 import type { Command } from "commander";
+import { fromGrpcStatus } from "../shared/rpc/grpc-status.ts";
 import { CliError, EXIT } from "./exit.ts";
 import { globalsOf } from "./session.ts";
 
@@ -31,7 +32,7 @@ function check(address: string): Promise<Buffer> {
       Buffer.alloc(0),
       { deadline },
       (error, bytes) => {
-        if (error !== null) reject(new CliError(`${address} does not answer: ${error.details}.`, EXIT.unavailable));
+        if (error !== null) reject(fromGrpcStatus(error, address));
         else resolve(bytes ?? Buffer.alloc(0));
       },
     );

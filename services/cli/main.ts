@@ -4,22 +4,27 @@ import { addAudit } from "./audit.ts";
 import { addCall } from "./call.ts";
 import { addCompletion } from "./completion.ts";
 import { addDoctor } from "./doctor.ts";
-import { EXIT, EXIT_HELP, exitCodeOf, printFailure } from "./exit.ts";
+import { EXIT, EXIT_HELP, exitCodeOf, printFailure, usageToJson } from "./exit.ts";
 import { addHealth } from "./health.ts";
 import { addHost } from "./host.ts";
 import { addOperate } from "./operate.ts";
 import { addPolicy } from "./policy.ts";
+import { printable } from "./print.ts";
 
 /** The command line: one program whose every command also answers with `--json`. */
 export function buildProgram(): Command {
+  const asJson = process.argv.includes("--json");
   const program = new Command("interlock")
     .description("The control plane your agents' tool calls go through.")
     .version("0.1.0")
     .option("--json", "answer in JSON, one document or one line an item")
-    .option("--address <host:port>", "where Interlock listens (INTERLOCK_ADDRESS)")
-    .option("--state <dir>", "state directory, for keys and the journal (INTERLOCK_STATE)")
-    .option("--as <name>", "whose key of credentials.yaml to use; INTERLOCK_KEY goes first")
-    .showHelpAfterError("(add --help for how to use it)")
+    .option("--address <host:port>", "where Interlock listens (INTERLOCK_ADDRESS; default: as --state says)")
+    .option("--state <dir>", "state directory, for keys and the journal (INTERLOCK_STATE; default: .interlock)")
+    .option("--as <name>", "whose key of the state directory to use, in place of INTERLOCK_KEY")
+    .showHelpAfterError(asJson ? false : "(add --help for how to use it)")
+    .configureOutput({
+      outputError: (text, write) => write(asJson ? `${usageToJson(text)}\n` : printable(text)),
+    })
     .configureHelp({ sortSubcommands: false, showGlobalOptions: true })
     .addHelpText("after", EXIT_HELP);
   addHost(program);

@@ -1,14 +1,8 @@
-import { toJson } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
-import {
-  BrokerService,
-  type KillSwitch,
-  type ListKillSwitchesResponse,
-  ListKillSwitchesResponseSchema,
-} from "../../proto/interlock/v1/broker_pb.ts";
+import { BrokerService, type KillSwitch, ListKillSwitchesResponseSchema } from "../../proto/interlock/v1/broker_pb.ts";
 import { type Budget, LedgerService, ListBudgetsResponseSchema } from "../../proto/interlock/v1/ledger_pb.ts";
-import { printable, quantity, table } from "./print.ts";
+import { messageJson, quantity, table } from "./print.ts";
 import { soon, withClient } from "./session.ts";
 
 /** `budgets` and `kill`: an operator's view of money, and the switch that stops everything. */
@@ -19,7 +13,7 @@ export function addOperate(program: Command): void {
     .action(async (_: unknown, command: Command) => {
       await withClient(command, LedgerService, "operator", async (client, globals) => {
         const response = await client.listBudgets({}, soon());
-        if (globals.json) console.log(JSON.stringify(toJson(ListBudgetsResponseSchema, response)));
+        if (globals.json) console.log(messageJson(ListBudgetsResponseSchema, response));
         else console.log(budgetsText(response.budgets));
       });
     });
@@ -44,7 +38,7 @@ export function addOperate(program: Command): void {
     .action(async (_: unknown, command: Command) => {
       await withClient(command, BrokerService, "operator", async (client, globals) => {
         const response = await client.listKillSwitches({}, soon());
-        printSwitches(response, globals.json);
+        printSwitches(response.active, globals.json);
       });
     });
 }
@@ -54,25 +48,21 @@ type SwitchChange = { scope: string; on: boolean; reason: string };
 async function setSwitch(command: Command, change: SwitchChange): Promise<void> {
   await withClient(command, BrokerService, "operator", async (client, globals) => {
     const response = await client.setKillSwitch(change, soon());
-    printSwitches({ active: response.active }, globals.json);
+    printSwitches(response.active, globals.json);
   });
 }
 
-function printSwitches(response: Pick<ListKillSwitchesResponse, "active">, json: boolean): void {
+function printSwitches(active: KillSwitch[], json: boolean): void {
   if (json) {
-    const active = response.active;
-    console.log(
-      JSON.stringify(
-        toJson(ListKillSwitchesResponseSchema, { $typeName: ListKillSwitchesResponseSchema.typeName, active }),
-      ),
-    );
-  } else if (response.active.length === 0) console.log("No kill switch is on.");
-  else console.log(table([["SCOPE", "SINCE", "AUTHOR", "REASON"], ...response.active.map(switchRow)]));
+    const schema = ListKillSwitchesResponseSchema;
+    console.log(messageJson(schema, { $typeName: schema.typeName, active }));
+  } else if (active.length === 0) console.log("No kill switch is on.");
+  else console.log(table([["SCOPE", "SINCE", "AUTHOR", "REASON"], ...active.map(switchRow)]));
 }
 
 function switchRow(item: KillSwitch): string[] {
   const since = item.time === undefined ? "" : timestampDate(item.time).toISOString();
-  return [item.scope, since, item.author, printable(item.reason)];
+  return [item.scope, since, item.author, item.reason];
 }
 
 function budgetsText(budgets: readonly Budget[]): string {
@@ -85,7 +75,7 @@ function budgetsText(budgets: readonly Budget[]): string {
     quantity(budget.unit, budget.held),
     quantity(budget.unit, budget.spent),
     quantity(budget.unit, budget.limit),
-    budget.unit,
+    budget.unit === "usd_micros" ? "usd" : budget.unit,
   ]);
   return table([["BUDGET", "SCOPE", "USED", "AVAILABLE", "HELD", "SPENT", "LIMIT", "UNIT"], ...rows]);
 }

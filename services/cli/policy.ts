@@ -1,8 +1,6 @@
 import type { Command } from "commander";
-import { loadCatalog } from "../broker/catalog.ts";
-import { loadBudgets } from "../ledger/budgets.ts";
-import { checkPolicy } from "../pdp/load.ts";
 import { type FileProblem, FileProblems } from "../shared/yaml-file.ts";
+import { jsonLine } from "./print.ts";
 import { globalsOf } from "./session.ts";
 
 /** `policy check`: everything an operator writes, read as the services would read it. */
@@ -13,6 +11,11 @@ export function addPolicy(program: Command): void {
     .description("read a policies directory as the services would: rules, tools, budgets")
     .action(async (dir: string | undefined, _: unknown, command: Command) => {
       const folder = dir ?? "policies";
+      const [{ loadCatalog }, { loadBudgets }, { checkPolicy }] = await Promise.all([
+        import("../broker/catalog.ts"),
+        import("../ledger/budgets.ts"),
+        import("../pdp/load.ts"),
+      ]);
       const problems: FileProblem[] = [];
       const gather = async <T>(read: () => T | Promise<T>): Promise<T | undefined> => {
         try {
@@ -28,7 +31,7 @@ export function addPolicy(program: Command): void {
       const budgets = await gather(() => loadBudgets(`${folder}/budgets.yaml`));
       if (problems.length > 0) throw new FileProblems(problems);
       const found = { revision: rules?.revision, rules: rules?.rules, tools: catalog?.size, budgets: budgets?.size };
-      if (globalsOf(command).json) console.log(JSON.stringify(found));
+      if (globalsOf(command).json) console.log(jsonLine(found));
       else
         console.log(
           `${folder} is sound: ${found.rules} rules, ${found.tools} tools, ${found.budgets} budgets; revision ${found.revision}`,

@@ -1,3 +1,4 @@
+import { type DescMessage, type MessageShape, toJson } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { ApprovalState } from "../../proto/interlock/v1/approvals_pb.ts";
 import { type Call, CallState } from "../../proto/interlock/v1/broker_pb.ts";
@@ -6,16 +7,37 @@ import { fromStatus } from "../shared/rpc/status.ts";
 
 /** How things look on a terminal. Text from agents and tools is made harmless first. */
 
+/** What a terminal may obey, or a reader may overlook: controls, formats such as the bidirectional ones, separators. */
+const UNSEEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu;
+
 /** Control characters could move the cursor or hide text from whoever reads: they are shown, not obeyed. */
 export function printable(text: string): string {
-  return text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (c) => {
+  return text.replace(UNSEEN, (c) => {
     if (c === "\n" || c === "\t") return c;
     return `\\u{${c.codePointAt(0)?.toString(16)}}`;
   });
 }
 
-/** Columns as wide as their widest cell. */
-export function table(rows: readonly (readonly string[])[]): string {
+/** Text with lines of its own, set under where it starts: none of them can pass for one of ours. */
+export function indented(text: string, columns: number): string {
+  return printable(text).replaceAll("\n", `\n${" ".repeat(columns)}`);
+}
+
+/** One JSON document on one line. JSON.stringify escapes some controls only; here a terminal sees none. */
+export function jsonLine(value: unknown): string {
+  const escaped = (c: string) =>
+    Array.from({ length: c.length }, (_, i) => `\\u${c.charCodeAt(i).toString(16).padStart(4, "0")}`).join("");
+  return JSON.stringify(value).replace(UNSEEN, escaped);
+}
+
+/** A message in protobuf's JSON, with empty lists and zeros too: what reads it finds every field. */
+export function messageJson<S extends DescMessage>(schema: S, message: MessageShape<S>): string {
+  return jsonLine(toJson(schema, message, { alwaysEmitImplicit: true }));
+}
+
+/** Columns as wide as their widest cell; a row is a line, whatever its cells say. */
+export function table(cells: readonly (readonly string[])[]): string {
+  const rows = cells.map((row) => row.map((cell) => printable(cell).replaceAll(/\s/g, " ")));
   const widths: number[] = [];
   for (const row of rows)
     row.forEach((cell, i) => {
@@ -52,7 +74,8 @@ export function money(value: bigint): string {
 }
 
 export function amountText(amount: Amount): string {
-  return amount.unit === "usd_micros" ? money(amount.value) : `${amount.value} ${amount.unit}`;
+  if (amount.unit === "usd_micros") return money(amount.value);
+  return `${amount.value} ${amount.unit === "calls" && amount.value === 1n ? "call" : amount.unit}`;
 }
 
 export function quantity(unit: string, value: bigint): string {
@@ -63,7 +86,7 @@ export function quantity(unit: string, value: bigint): string {
 export function callText(call: Call): string {
   const lines: string[] = [];
   const add = (name: string, value: string | undefined) => {
-    if (value !== undefined && value !== "") lines.push(`${name.padEnd(10)} ${printable(value)}`);
+    if (value !== undefined && value !== "") lines.push(`${name.padEnd(10)} ${indented(value, 11)}`);
   };
   add("call", `${call.ref?.session}/${call.ref?.callId}`);
   add("tool", call.tool);
@@ -81,7 +104,8 @@ export function callText(call: Call): string {
   if (call.result !== undefined) {
     const { result } = call;
     if (result.end !== RunEnd.EXITED || result.exitCode !== 0) {
-      add("ended", `${enumWord(RunEnd, result.end)}, exit code ${result.exitCode}`);
+      const end = result.end === RunEnd.EXITED ? "" : `${enumWord(RunEnd, result.end)}, `;
+      add("ended", `${end}exit code ${result.exitCode}`);
     }
     add("error", result.error);
     add("result", result.resultJson);

@@ -6,23 +6,30 @@ import type { Client } from "../shared/rpc/types.ts";
 import { credentialsFile, credentialsSchema } from "../shared/state-dir.ts";
 import { readYaml } from "../shared/yaml-file.ts";
 import { CliError, EXIT } from "./exit.ts";
+import { addressOf } from "./running.ts";
 
 export type Globals = { json: boolean; address: string; state: string; as: string | undefined };
 
 export function globalsOf(command: Command): Globals {
   const options = command.optsWithGlobals<{ json?: boolean; address?: string; state?: string; as?: string }>();
-  return {
-    json: options.json === true,
-    address: options.address ?? process.env["INTERLOCK_ADDRESS"] ?? "127.0.0.1:7443",
-    state: options.state ?? process.env["INTERLOCK_STATE"] ?? ".interlock",
-    as: options.as,
-  };
+  const state = options.state ?? process.env["INTERLOCK_STATE"] ?? ".interlock";
+  const address = addressOf(options.address, state);
+  if (!isAddress(address)) throw new CliError(`"${address}" is no address: write host:port, e.g. 127.0.0.1:7443.`);
+  return { json: options.json === true, address, state, as: options.as };
+}
+
+function isAddress(text: string): boolean {
+  const port = /^[^\s:]+:(\d{1,5})$/.exec(text)?.[1];
+  return port !== undefined && Number(port) < 65_536;
 }
 
 /** The key of INTERLOCK_KEY, or the named one of the state directory's credentials. @throws CliError */
 export function readApiKey(globals: Globals, defaultName: string): string {
   const given = process.env["INTERLOCK_KEY"];
-  if (given !== undefined && given !== "" && globals.as === undefined) return given;
+  if (given !== undefined && given !== "" && globals.as === undefined) {
+    if (/^[\x21-\x7e]+$/.test(given)) return given;
+    throw new CliError("INTERLOCK_KEY is no key: it has spaces or other characters that no key has.", EXIT.refused);
+  }
   const file = credentialsFile(globals.state);
   if (!existsSync(file)) {
     throw new CliError(
