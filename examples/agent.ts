@@ -1,5 +1,6 @@
 import { existsSync } from "node:fs";
 import { parseArgs } from "node:util";
+import { addressOf } from "../services/cli/running.ts";
 import { RpcError } from "../services/shared/rpc/errors.ts";
 import { credentialsFile, credentialsSchema } from "../services/shared/state-dir.ts";
 import { readYaml } from "../services/shared/yaml-file.ts";
@@ -8,7 +9,7 @@ import { runStory } from "./story.ts";
 /** The demo: an agent at work behind Interlock. `--help` says how to run it. */
 
 const USAGE = `usage: agent.ts [options]
-  --address <host:port>  where Interlock listens (INTERLOCK_ADDRESS; default 127.0.0.1:7443)
+  --address <host:port>  where Interlock listens (INTERLOCK_ADDRESS; default: as the state directory says)
   --state <dir>          where \`interlock up\` wrote its keys (INTERLOCK_STATE; default .interlock)
   --auto-approve         answer the request for approval as alice (the default)
   --no-auto-approve      wait for a person to answer it
@@ -19,7 +20,7 @@ async function main(): Promise<number> {
   const { values } = parseArgs({
     allowNegative: true,
     options: {
-      address: { type: "string", default: process.env["INTERLOCK_ADDRESS"] ?? "127.0.0.1:7443" },
+      address: { type: "string" },
       state: { type: "string", default: process.env["INTERLOCK_STATE"] ?? ".interlock" },
       "auto-approve": { type: "boolean", default: true },
       json: { type: "boolean", default: false },
@@ -32,7 +33,7 @@ async function main(): Promise<number> {
   }
   const autoApprove = values["auto-approve"];
   const result = await runStory({
-    address: values.address,
+    address: addressOf(values.address, values.state),
     agentKey: readKey("INTERLOCK_KEY", "demo-agent", values.state),
     reviewerKey: autoApprove ? readKey("INTERLOCK_REVIEWER_KEY", "alice", values.state) : undefined,
     print: values.json ? () => {} : console.log,

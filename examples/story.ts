@@ -41,6 +41,8 @@ type Ask = (tool: string, args: unknown) => Promise<Answer>;
 
 /** More of the same call, or of the dear one, than any sensible limit allows. */
 const MANY = 40;
+/** An Interlock that has just been started may take this long to answer; whoever forgot to start it is told so. */
+const START_MS = 2_000;
 /** A person may take this long. */
 const PERSON_MS = 15 * 60_000;
 
@@ -51,7 +53,7 @@ export async function runStory(options: StoryOptions): Promise<StoryResult> {
   const broker = channel.client(BrokerService);
   const transcript = new Transcript(options.print);
   const session = `story-${randomBytes(4).toString("hex")}`;
-  const { tools } = await patiently(() => broker.listTools({}, soon()));
+  const { tools } = await patiently(() => broker.listTools({}, soon()), START_MS);
   transcript.opening(options.address, session, tools);
   await using agent = new PatientAgent(broker, session);
   const onParked = async (call: Call) => {

@@ -23,7 +23,9 @@ export function outcomeOf(answer: Answer, parked: boolean, recorded: string | un
   }
   const { call } = answer;
   const ran = call.state === CallState.SUCCEEDED || call.state === CallState.FAILED;
-  if (parked) return { verdict: "approval", result: ran ? compare(call, recorded) : undefined, note: "" };
+  if (parked && ran) return { verdict: "approval", result: compare(call, recorded), note: "" };
+  if (parked)
+    return { verdict: "approval", result: undefined, note: `it waited for a person, and was ${stateWord(call.state)}` };
   if (!ran) return { verdict: "error", result: undefined, note: `the call ended as ${stateWord(call.state)}` };
   return { verdict: "allowed", result: compare(call, recorded), note: call.result?.error ?? "" };
 }

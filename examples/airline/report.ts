@@ -11,6 +11,8 @@ export type ReplayedRun = {
 export type Counts = Readonly<Record<Verdict, number>> & {
   readonly runs: number;
   readonly calls: number;
+  /** Ran, and answered as recorded. */
+  readonly same: number;
   /** Ran, and answered otherwise than recorded. */
   readonly mismatches: number;
 };
@@ -30,6 +32,7 @@ export function countsOf(runs: readonly ReplayedRun[]): Counts {
     loop: of("loop"),
     schema: of("schema"),
     error: of("error"),
+    same: outcomes.filter((outcome) => outcome.result === "same").length,
     mismatches: outcomes.filter((outcome) => outcome.result === "different").length,
   };
 }
@@ -75,6 +78,18 @@ export function summaryTable(runs: readonly ReplayedRun[]): string {
     ),
     group("all", runs),
   ]);
+}
+
+/** What became of every call, in a sentence or two. */
+export function closing(replayed: readonly ReplayedRun[]): string {
+  const { runs, calls, same, mismatches } = countsOf(replayed);
+  const unanswered = replayed.flatMap((run) => run.outcomes.filter((outcome) => outcome.result === undefined));
+  const by = VERDICTS.flatMap((verdict) => {
+    const count = unanswered.filter((outcome) => outcome.verdict === verdict).length;
+    return count === 0 ? [] : [`${verdict} ${count}`];
+  });
+  const stopped = unanswered.length === 0 ? "" : `, ${unanswered.length} did not run (${by.join(", ")})`;
+  return `${runs} runs, ${calls} calls: ${same} answered as recorded, ${mismatches} otherwise${stopped}.`;
 }
 
 function dash(count: number): string {

@@ -1,51 +1,107 @@
 import { execFile } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { promisify } from "node:util";
-import { expect, it } from "vitest";
-import { PREFIX, recordingsOf } from "../../examples/airline/catalog.ts";
-import { DEFAULT_RUNS } from "../../examples/airline/replay.ts";
-import { readRuns } from "../../examples/airline/runs.ts";
-import { canonicalJson } from "../../services/shared/json.ts";
+import { beforeAll, describe, expect, it } from "vitest";
+
+/** The replayer as a user runs it, held against facts taken from the recordings by themselves. */
 
 const run = promisify(execFile);
 
-type Replayed = {
-  readonly runs: readonly {
-    readonly calls: readonly {
-      readonly tool: string;
-      readonly verdict: string;
-      readonly result?: string;
-      readonly note: string;
-    }[];
-  }[];
-  readonly summary: { readonly all: Readonly<Record<string, number>> };
+type Said = { readonly tool: string; readonly verdict: string; readonly result?: string; readonly note: string };
+type Counts = Readonly<Record<string, number>>;
+type Replay = {
+  readonly runs: readonly { readonly task: number; readonly trial: number; readonly calls: readonly Said[] }[];
+  readonly summary: { readonly all: Counts; readonly succeeded: Counts; readonly failed: Counts };
 };
+type Event = { readonly kind: string; readonly tool?: string };
+type Recorded = { readonly task: number; readonly trial: number; readonly reward: number; readonly events: Event[] };
 
-it("replays the 100 recorded airline runs as governed calls", { timeout: 180_000 }, async () => {
-  const recorded = readRuns(DEFAULT_RUNS);
-  const first = recordingsOf(recorded);
-  const { stdout } = await run("node", ["examples/airline/replay.ts", "--json", "--approve"], { maxBuffer: 64 << 20 });
-  const { runs } = JSON.parse(stdout) as Replayed;
+const recorded = readFileSync("test/data/tau-airline/runs.jsonl", "utf8")
+  .trim()
+  .split("\n")
+  .map((line) => JSON.parse(line) as Recorded);
+const toolsOf = (one: Recorded) => one.events.filter((event) => event.kind === "call").map((event) => event.tool);
 
-  expect(runs.length).toBe(100);
-  expect(runs.map(({ calls }) => calls.map(({ tool }) => tool))).toEqual(
-    recorded.map(({ calls }) => calls.map(({ tool }) => tool)),
+describe("the 100 recorded airline runs, as governed calls", () => {
+  let replay: Replay;
+  let all: readonly Said[];
+  beforeAll(async () => {
+    const { stdout } = await run("node", ["examples/airline/replay.ts", "--json"], { maxBuffer: 64 << 20 });
+    replay = JSON.parse(stdout) as Replay;
+    all = replay.runs.flatMap((one) => one.calls);
+  }, 120_000);
+
+  it("are all there, each call in its place", () => {
+    expect(recorded.length).toBe(100);
+    expect(
+      replay.runs.map(({ task, trial, calls }) => ({ task, trial, tools: calls.map((call) => call.tool) })),
+    ).toEqual(recorded.map((one) => ({ task: one.task, trial: one.trial, tools: toolsOf(one) })));
+  });
+
+  it.each([
+    ["all", () => true],
+    ["succeeded", (one: Recorded) => one.reward === 1],
+    ["failed", (one: Recorded) => one.reward !== 1],
+  ] as const)("are counted as the data has them: %s", (group, belongs) => {
+    const members = recorded.filter(belongs);
+    const counts = replay.summary[group];
+    expect([counts["runs"], counts["calls"]]).toEqual([members.length, members.flatMap(toolsOf).length]);
+  });
+
+  it("have one verdict each, and the summary adds them up", () => {
+    const counts = replay.summary.all;
+    const verdicts = Map.groupBy(all, (call) => call.verdict);
+    for (const [verdict, calls] of verdicts) expect(counts[verdict], verdict).toBe(calls.length);
+    expect([...verdicts.values()].flat().length).toBe(all.length);
+  });
+
+  it("are answered as recorded, unless a check refused them", () => {
+    expect(all.filter((call) => call.result === "different")).toEqual([]);
+    const unanswered = all.filter((call) => call.result === undefined);
+    expect(unanswered.map((call) => [call.verdict, call.note])).toEqual(
+      unanswered.map(() => ["budget", expect.stringContaining("BUDGET_EXHAUSTED")]),
+    );
+    expect(replay.summary.all).toMatchObject({ same: all.length - unanswered.length, mismatches: 0, error: 0 });
+  });
+
+  it("fit the tools' schemas and rules, and ask a person for money given away only", () => {
+    expect(all.filter((call) => ["schema", "denied", "loop"].includes(call.verdict))).toEqual([]);
+    const asked = all.filter((call) => call.verdict === "approval").map((call) => call.tool);
+    const given = recorded.flatMap(toolsOf).filter((tool) => tool === "send_certificate");
+    expect(given.length).toBeGreaterThan(0);
+    expect(asked).toEqual(given);
+  });
+});
+
+it("withdraws what waits when nobody is there to say yes, and says so", { timeout: 60_000 }, async () => {
+  const asking = recorded.filter((one) => toolsOf(one).includes("send_certificate"));
+  const folder = mkdtempSync(join(tmpdir(), "interlock-airline-test-"));
+  try {
+    const file = join(folder, "runs.jsonl");
+    writeFileSync(file, asking.map((one) => JSON.stringify(one)).join("\n"));
+    const { stdout } = await run("node", ["examples/airline/replay.ts", "--no-approve", "--runs", file]);
+    const given = asking.flatMap(toolsOf).filter((tool) => tool === "send_certificate").length;
+    expect(stdout.match(/send_certificate: it waited for a person, and was cancelled/g)?.length).toBe(given);
+    const calls = asking.flatMap(toolsOf).length;
+    const answered = `${asking.length} runs, ${calls} calls: ${calls - given} answered as recorded, 0 otherwise`;
+    expect(stdout).toContain(`${answered}, ${given} did not run (approval ${given}).`);
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+});
+
+it.each([
+  [["--bogus"], /--bogus/],
+  [["--runs", "/nonexistent.jsonl"], /nonexistent/],
+  [["--runs", "package.json"], /package\.json:1: it is not JSON/],
+  [["--address", "127.0.0.1:1"], /go together/],
+])("says in one line why nothing was replayed: %j", async (args, why) => {
+  const failure = await run("node", ["examples/airline/replay.ts", ...args]).then(
+    () => undefined,
+    (error: { code: number; stderr: string }) => error,
   );
-  const all = runs.flatMap(({ calls }) => calls);
-  expect(all.length).toBe(577);
-  expect(all.filter(({ verdict }) => verdict === "error")).toEqual([]);
-  // Real agents' calls: the tools' schemas fit them all, and no successful run is held up by a loop.
-  expect(all.filter(({ verdict }) => ["schema", "denied", "loop"].includes(verdict))).toEqual([]);
-  expect(all.some(({ verdict }) => verdict === "approval")).toBe(true);
-  expect(all.some(({ verdict }) => verdict === "budget")).toBe(true);
-
-  const unlike = runs.flatMap(({ calls }, i) =>
-    calls.flatMap((call, j) => {
-      const asked = recorded[i]?.calls[j];
-      if (call.result !== "different" || asked === undefined) return [];
-      return [first.get(PREFIX + asked.tool)?.get(canonicalJson(asked.args)) === asked.result];
-    }),
-  );
-  // A tool keeps nothing between calls: only what was answered differently in another run may differ.
-  expect(unlike.filter((wasFirst) => wasFirst)).toEqual([]);
-  expect(unlike.length).toBeLessThanOrEqual(1);
+  expect(failure).toMatchObject({ code: 2, stderr: expect.stringMatching(why) });
+  expect(failure?.stderr.trim().split("\n").length).toBe(1);
 });
