@@ -33,6 +33,7 @@ function newRunners(runs: readonly Run[], signer: Signer = SIGNER) {
   let boots = 0;
   const handlers: Handlers<typeof RunnerService> = {
     describe: async () => ({ runnerId: "runner-1", bootId: `boot-${++boots}`, capabilities: [] }),
+    answer: async () => ({}),
     run: (request, context) => {
       const run = runs[seen.push(request) - 1];
       if (run === undefined) throw new Error("it was not expected to run again");

@@ -13,6 +13,7 @@ export function planRun(call: PermittedCall, manifest: Manifest, argumentsJson: 
     argumentsJson,
     limits: planLimits(call.limits, manifest.limits),
     egress: call.egress.filter((entry) => manifest.egress.includes(entry)),
+    depth: call.depth,
   };
 }
 

@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file interlock/v1/types.proto.
  */
 export const file_interlock_v1_types: GenFile = /*@__PURE__*/
-  fileDesc("ChhpbnRlcmxvY2svdjEvdHlwZXMucHJvdG8SDGludGVybG9jay52MSJJCglQcmluY2lwYWwSDgoGdGVuYW50GAEgASgJEg0KBWFnZW50GAIgASgJEg8KB3Nlc3Npb24YAyABKAkSDAoEdXNlchgEIAEoCSIrCgdDYWxsUmVmEg8KB3Nlc3Npb24YASABKAkSDwoHY2FsbF9pZBgCIAEoCSKBAQoJVG9vbEZhY3RzEgwKBG5hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIOCgZkaWdlc3QYAyABKAkSJAoGaW1wYWN0GAQgASgOMhQuaW50ZXJsb2NrLnYxLkltcGFjdBIPCgdlZmZlY3RzGAUgAygJEg4KBmdyb3VwcxgGIAMoCSLVAQoFRmFjdHMSKgoJcHJpbmNpcGFsGAEgASgLMhcuaW50ZXJsb2NrLnYxLlByaW5jaXBhbBIlCgR0b29sGAIgASgLMhcuaW50ZXJsb2NrLnYxLlRvb2xGYWN0cxIWCg5hcmd1bWVudHNfanNvbhgDIAEoCRIOCgZsYWJlbHMYBCADKAkSJwoEbG9vcBgFIAEoDjIZLmludGVybG9jay52MS5Mb29wVmVyZGljdBIoCgR0aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKeAQoIRGVjaXNpb24SKAoEa2luZBgBIAEoDjIaLmludGVybG9jay52MS5EZWNpc2lvbktpbmQSDwoHcmVhc29ucxgCIAMoCRIVCg1tYXRjaGVkX3J1bGVzGAMgAygJEi4KC29ibGlnYXRpb25zGAQgASgLMhkuaW50ZXJsb2NrLnYxLk9ibGlnYXRpb25zEhAKCHJldmlzaW9uGAUgASgJInQKC09ibGlnYXRpb25zEiQKBmxpbWl0cxgBIAEoCzIULmludGVybG9jay52MS5MaW1pdHMSFgoOYXBwcm92ZXJfZ3JvdXAYAiABKAkSDgoGcXVvcnVtGAMgASgNEhcKD2FwcHJvdmFsX3R0bF9tcxgEIAEoBCJjCgZMaW1pdHMSDwoHd2FsbF9tcxgBIAEoBBIOCgZjcHVfbXMYAiABKAQSFAoMbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBBIMCgRwaWRzGAUgASgNIiUKBkFtb3VudBIMCgR1bml0GAEgASgJEg0KBXZhbHVlGAIgASgDIlkKBVVzYWdlEg8KB3dhbGxfbXMYASABKAQSDgoGY3B1X21zGAIgASgEEhkKEXBlYWtfbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBCJXCgtFbmZvcmNlbWVudBIMCgRraW5kGAEgASgJEhcKD2lzb2xhdGlvbl9jbGFzcxgCIAEoCRIQCghlbmZvcmNlZBgDIAMoCRIPCgdtaXNzaW5nGAQgAygJIuwBCglSdW5SZXN1bHQSIQoDZW5kGAEgASgOMhQuaW50ZXJsb2NrLnYxLlJ1bkVuZBIRCglleGl0X2NvZGUYAiABKAUSEwoLcmVzdWx0X2pzb24YAyABKAkSDgoGc3Rkb3V0GAQgASgJEg4KBnN0ZGVychgFIAEoCRIRCgl0cnVuY2F0ZWQYBiABKAgSDQoFZXJyb3IYByABKAkSIgoFdXNhZ2UYCCABKAsyEy5pbnRlcmxvY2sudjEuVXNhZ2USLgoLZW5mb3JjZW1lbnQYCSABKAsyGS5pbnRlcmxvY2sudjEuRW5mb3JjZW1lbnQiPAoGU2lnbmVkEg8KB3BheWxvYWQYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMEg4KBmtleV9pZBgDIAEoCSpUCgZJbXBhY3QSFgoSSU1QQUNUX1VOU1BFQ0lGSUVEEAASDgoKSU1QQUNUX0xPVxABEhEKDUlNUEFDVF9NRURJVU0QAhIPCgtJTVBBQ1RfSElHSBADKnkKC0xvb3BWZXJkaWN0EhwKGExPT1BfVkVSRElDVF9VTlNQRUNJRklFRBAAEhYKEkxPT1BfVkVSRElDVF9DTEVBUhABEhoKFkxPT1BfVkVSRElDVF9SRVBFQVRJTkcQAhIYChRMT09QX1ZFUkRJQ1RfU1RPUFBFRBADKoIBCgxEZWNpc2lvbktpbmQSHQoZREVDSVNJT05fS0lORF9VTlNQRUNJRklFRBAAEhcKE0RFQ0lTSU9OX0tJTkRfQUxMT1cQARIWChJERUNJU0lPTl9LSU5EX0RFTlkQAhIiCh5ERUNJU0lPTl9LSU5EX1JFUVVJUkVfQVBQUk9WQUwQAyqSAQoGUnVuRW5kEhcKE1JVTl9FTkRfVU5TUEVDSUZJRUQQABISCg5SVU5fRU5EX0VYSVRFRBABEhMKD1JVTl9FTkRfVElNRU9VVBACEg8KC1JVTl9FTkRfQ1BVEAMSDwoLUlVOX0VORF9PT00QBBISCg5SVU5fRU5EX0tJTExFRBAFEhAKDFJVTl9FTkRfTE9TVBAGYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("ChhpbnRlcmxvY2svdjEvdHlwZXMucHJvdG8SDGludGVybG9jay52MSJJCglQcmluY2lwYWwSDgoGdGVuYW50GAEgASgJEg0KBWFnZW50GAIgASgJEg8KB3Nlc3Npb24YAyABKAkSDAoEdXNlchgEIAEoCSIrCgdDYWxsUmVmEg8KB3Nlc3Npb24YASABKAkSDwoHY2FsbF9pZBgCIAEoCSJoCghBbmNlc3RvchIiCgNyZWYYASABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZhIqCglwcmluY2lwYWwYAiABKAsyFy5pbnRlcmxvY2sudjEuUHJpbmNpcGFsEgwKBHRvb2wYAyABKAkigQEKCVRvb2xGYWN0cxIMCgRuYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSDgoGZGlnZXN0GAMgASgJEiQKBmltcGFjdBgEIAEoDjIULmludGVybG9jay52MS5JbXBhY3QSDwoHZWZmZWN0cxgFIAMoCRIOCgZncm91cHMYBiADKAkigAIKBUZhY3RzEioKCXByaW5jaXBhbBgBIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwSJQoEdG9vbBgCIAEoCzIXLmludGVybG9jay52MS5Ub29sRmFjdHMSFgoOYXJndW1lbnRzX2pzb24YAyABKAkSDgoGbGFiZWxzGAQgAygJEicKBGxvb3AYBSABKA4yGS5pbnRlcmxvY2sudjEuTG9vcFZlcmRpY3QSKAoEdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKQoJYW5jZXN0b3JzGAcgAygLMhYuaW50ZXJsb2NrLnYxLkFuY2VzdG9yIp4BCghEZWNpc2lvbhIoCgRraW5kGAEgASgOMhouaW50ZXJsb2NrLnYxLkRlY2lzaW9uS2luZBIPCgdyZWFzb25zGAIgAygJEhUKDW1hdGNoZWRfcnVsZXMYAyADKAkSLgoLb2JsaWdhdGlvbnMYBCABKAsyGS5pbnRlcmxvY2sudjEuT2JsaWdhdGlvbnMSEAoIcmV2aXNpb24YBSABKAkidAoLT2JsaWdhdGlvbnMSJAoGbGltaXRzGAEgASgLMhQuaW50ZXJsb2NrLnYxLkxpbWl0cxIWCg5hcHByb3Zlcl9ncm91cBgCIAEoCRIOCgZxdW9ydW0YAyABKA0SFwoPYXBwcm92YWxfdHRsX21zGAQgASgEImMKBkxpbWl0cxIPCgd3YWxsX21zGAEgASgEEg4KBmNwdV9tcxgCIAEoBBIUCgxtZW1vcnlfYnl0ZXMYAyABKAQSFAoMb3V0cHV0X2J5dGVzGAQgASgEEgwKBHBpZHMYBSABKA0iJQoGQW1vdW50EgwKBHVuaXQYASABKAkSDQoFdmFsdWUYAiABKAMiWQoFVXNhZ2USDwoHd2FsbF9tcxgBIAEoBBIOCgZjcHVfbXMYAiABKAQSGQoRcGVha19tZW1vcnlfYnl0ZXMYAyABKAQSFAoMb3V0cHV0X2J5dGVzGAQgASgEIjcKCExpbWl0SGl0EgwKBG5hbWUYASABKAkSDwoHYWxsb3dlZBgCIAEoBBIMCgR1c2VkGAMgASgEIlcKC0VuZm9yY2VtZW50EgwKBGtpbmQYASABKAkSFwoPaXNvbGF0aW9uX2NsYXNzGAIgASgJEhAKCGVuZm9yY2VkGAMgAygJEg8KB21pc3NpbmcYBCADKAkikwIKCVJ1blJlc3VsdBIhCgNlbmQYASABKA4yFC5pbnRlcmxvY2sudjEuUnVuRW5kEhEKCWV4aXRfY29kZRgCIAEoBRITCgtyZXN1bHRfanNvbhgDIAEoCRIOCgZzdGRvdXQYBCABKAkSDgoGc3RkZXJyGAUgASgJEhEKCXRydW5jYXRlZBgGIAEoCBINCgVlcnJvchgHIAEoCRIiCgV1c2FnZRgIIAEoCzITLmludGVybG9jay52MS5Vc2FnZRIuCgtlbmZvcmNlbWVudBgJIAEoCzIZLmludGVybG9jay52MS5FbmZvcmNlbWVudBIlCgVsaW1pdBgKIAEoCzIWLmludGVybG9jay52MS5MaW1pdEhpdCI8CgZTaWduZWQSDwoHcGF5bG9hZBgBIAEoDBIRCglzaWduYXR1cmUYAiABKAwSDgoGa2V5X2lkGAMgASgJKlQKBkltcGFjdBIWChJJTVBBQ1RfVU5TUEVDSUZJRUQQABIOCgpJTVBBQ1RfTE9XEAESEQoNSU1QQUNUX01FRElVTRACEg8KC0lNUEFDVF9ISUdIEAMqeQoLTG9vcFZlcmRpY3QSHAoYTE9PUF9WRVJESUNUX1VOU1BFQ0lGSUVEEAASFgoSTE9PUF9WRVJESUNUX0NMRUFSEAESGgoWTE9PUF9WRVJESUNUX1JFUEVBVElORxACEhgKFExPT1BfVkVSRElDVF9TVE9QUEVEEAMqggEKDERlY2lzaW9uS2luZBIdChlERUNJU0lPTl9LSU5EX1VOU1BFQ0lGSUVEEAASFwoTREVDSVNJT05fS0lORF9BTExPVxABEhYKEkRFQ0lTSU9OX0tJTkRfREVOWRACEiIKHkRFQ0lTSU9OX0tJTkRfUkVRVUlSRV9BUFBST1ZBTBADKqUBCgZSdW5FbmQSFwoTUlVOX0VORF9VTlNQRUNJRklFRBAAEhIKDlJVTl9FTkRfRVhJVEVEEAESEwoPUlVOX0VORF9USU1FT1VUEAISDwoLUlVOX0VORF9DUFUQAxIPCgtSVU5fRU5EX09PTRAEEhIKDlJVTl9FTkRfS0lMTEVEEAUSEAoMUlVOX0VORF9MT1NUEAYSEQoNUlVOX0VORF9MSU1JVBAHYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * Who asks. Names match [A-Za-z0-9][A-Za-z0-9_-]{0,63}.
@@ -79,6 +79,35 @@ export const CallRefSchema: GenMessage<CallRef> = /*@__PURE__*/
   messageDesc(file_interlock_v1_types, 1);
 
 /**
+ * A call that a nested call was made by, directly or not.
+ *
+ * @generated from message interlock.v1.Ancestor
+ */
+export type Ancestor = Message<"interlock.v1.Ancestor"> & {
+  /**
+   * @generated from field: interlock.v1.CallRef ref = 1;
+   */
+  ref?: CallRef | undefined;
+
+  /**
+   * @generated from field: interlock.v1.Principal principal = 2;
+   */
+  principal?: Principal | undefined;
+
+  /**
+   * @generated from field: string tool = 3;
+   */
+  tool: string;
+};
+
+/**
+ * Describes the message interlock.v1.Ancestor.
+ * Use `create(AncestorSchema)` to create a new message.
+ */
+export const AncestorSchema: GenMessage<Ancestor> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_types, 2);
+
+/**
  * What policy sees of a tool.
  *
  * @generated from message interlock.v1.ToolFacts
@@ -124,7 +153,7 @@ export type ToolFacts = Message<"interlock.v1.ToolFacts"> & {
  * Use `create(ToolFactsSchema)` to create a new message.
  */
 export const ToolFactsSchema: GenMessage<ToolFacts> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 2);
+  messageDesc(file_interlock_v1_types, 3);
 
 /**
  * What policy sees of a call.
@@ -163,6 +192,13 @@ export type Facts = Message<"interlock.v1.Facts"> & {
    * @generated from field: google.protobuf.Timestamp time = 6;
    */
   time?: Timestamp | undefined;
+
+  /**
+   * The calls that this one was made by, nearest first. Empty for an agent's own call.
+   *
+   * @generated from field: repeated interlock.v1.Ancestor ancestors = 7;
+   */
+  ancestors: Ancestor[];
 };
 
 /**
@@ -170,7 +206,7 @@ export type Facts = Message<"interlock.v1.Facts"> & {
  * Use `create(FactsSchema)` to create a new message.
  */
 export const FactsSchema: GenMessage<Facts> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 3);
+  messageDesc(file_interlock_v1_types, 4);
 
 /**
  * @generated from message interlock.v1.Decision
@@ -213,7 +249,7 @@ export type Decision = Message<"interlock.v1.Decision"> & {
  * Use `create(DecisionSchema)` to create a new message.
  */
 export const DecisionSchema: GenMessage<Decision> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 4);
+  messageDesc(file_interlock_v1_types, 5);
 
 /**
  * What an ALLOW imposes. A field that is unset imposes nothing.
@@ -247,7 +283,7 @@ export type Obligations = Message<"interlock.v1.Obligations"> & {
  * Use `create(ObligationsSchema)` to create a new message.
  */
 export const ObligationsSchema: GenMessage<Obligations> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 5);
+  messageDesc(file_interlock_v1_types, 6);
 
 /**
  * Bounds of one run. Zero means the sandbox's own bound.
@@ -286,7 +322,7 @@ export type Limits = Message<"interlock.v1.Limits"> & {
  * Use `create(LimitsSchema)` to create a new message.
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 6);
+  messageDesc(file_interlock_v1_types, 7);
 
 /**
  * An amount of one unit: usd_micros, calls, cpu_ms, tokens or egress_bytes.
@@ -310,7 +346,7 @@ export type Amount = Message<"interlock.v1.Amount"> & {
  * Use `create(AmountSchema)` to create a new message.
  */
 export const AmountSchema: GenMessage<Amount> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 7);
+  messageDesc(file_interlock_v1_types, 8);
 
 /**
  * What a run used, as its sandbox measured it.
@@ -344,7 +380,40 @@ export type Usage = Message<"interlock.v1.Usage"> & {
  * Use `create(UsageSchema)` to create a new message.
  */
 export const UsageSchema: GenMessage<Usage> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 8);
+  messageDesc(file_interlock_v1_types, 9);
+
+/**
+ * The limit that ended a run.
+ *
+ * @generated from message interlock.v1.LimitHit
+ */
+export type LimitHit = Message<"interlock.v1.LimitHit"> & {
+  /**
+   * wall_ms, cpu_ms, heap_bytes, off_heap_bytes, output_bytes, tool_calls or binding_calls.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: uint64 allowed = 2;
+   */
+  allowed: bigint;
+
+  /**
+   * How much had been used when it ended; what the machinery could see of it.
+   *
+   * @generated from field: uint64 used = 3;
+   */
+  used: bigint;
+};
+
+/**
+ * Describes the message interlock.v1.LimitHit.
+ * Use `create(LimitHitSchema)` to create a new message.
+ */
+export const LimitHitSchema: GenMessage<LimitHit> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_types, 10);
 
 /**
  * What really confined a run. Policy may demand a minimum.
@@ -386,7 +455,7 @@ export type Enforcement = Message<"interlock.v1.Enforcement"> & {
  * Use `create(EnforcementSchema)` to create a new message.
  */
 export const EnforcementSchema: GenMessage<Enforcement> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 9);
+  messageDesc(file_interlock_v1_types, 11);
 
 /**
  * @generated from message interlock.v1.RunResult
@@ -442,6 +511,13 @@ export type RunResult = Message<"interlock.v1.RunResult"> & {
    * @generated from field: interlock.v1.Enforcement enforcement = 9;
    */
   enforcement?: Enforcement | undefined;
+
+  /**
+   * Set when a limit ended the run.
+   *
+   * @generated from field: interlock.v1.LimitHit limit = 10;
+   */
+  limit?: LimitHit | undefined;
 };
 
 /**
@@ -449,7 +525,7 @@ export type RunResult = Message<"interlock.v1.RunResult"> & {
  * Use `create(RunResultSchema)` to create a new message.
  */
 export const RunResultSchema: GenMessage<RunResult> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 10);
+  messageDesc(file_interlock_v1_types, 12);
 
 /**
  * Bytes and the Ed25519 signature over exactly those bytes.
@@ -480,7 +556,7 @@ export type Signed = Message<"interlock.v1.Signed"> & {
  * Use `create(SignedSchema)` to create a new message.
  */
 export const SignedSchema: GenMessage<Signed> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 11);
+  messageDesc(file_interlock_v1_types, 13);
 
 /**
  * @generated from enum interlock.v1.Impact
@@ -642,6 +718,13 @@ export const RunEnd = {
    * @generated from enum value: RUN_END_LOST = 6;
    */
   LOST: 6,
+
+  /**
+   * Another limit ran out: see limit.
+   *
+   * @generated from enum value: RUN_END_LIMIT = 7;
+   */
+  LIMIT: 7,
 } as const;
 
 /**
