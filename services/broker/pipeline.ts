@@ -12,12 +12,13 @@ import { type ControlState, switchAgainst } from "./control.ts";
 import { Ending, priceOf } from "./ending.ts";
 import { LiveCall, Waiters } from "./live.ts";
 import { type Mask, maskResult } from "./mask.ts";
-import type { Call, Decision, Refusal, RunResult } from "./model.ts";
+import type { Call, CallView, Decision, Refusal, RunResult } from "./model.ts";
 import { streamOf } from "./model.ts";
+import { type Asked, maxCallsOf, withCalls } from "./nested.ts";
 import { type Outbox, pause } from "./outbox.ts";
 import { type Question, toApproval } from "./question.ts";
 import { guardRefusal, recordRefusal, serviceDown } from "./refusals.ts";
-import { RUN_SLACK_MS, type Runners, wallMsOf } from "./runners.ts";
+import { RUN_SLACK_MS, type Runners, type RunOutcome, wallMsOf } from "./runners.ts";
 import {
   type Basis,
   glance,
@@ -26,7 +27,7 @@ import {
   type SessionRefusal,
   type SessionState,
 } from "./session.ts";
-import { fromDecision, toAmount, toFacts, toRefusal, toTimestamp } from "./wire.ts";
+import { fromDecision, toAmount, toAncestors, toFacts, toRefusal, toTimestamp } from "./wire.ts";
 import {
   approvalMs,
   asksMore,
@@ -52,6 +53,8 @@ export type PipelineOptions = {
   readonly mask: Mask;
   readonly outbox: Outbox;
   readonly waiters: Waiters;
+  /** Performs a call that the program of another makes. @throws RpcError for what was refused. */
+  readonly nest: (parent: Work, asked: Asked, signal: AbortSignal) => Promise<CallView>;
   readonly repeatLimit: number;
   /** Aborts when this broker stops: then nothing is waited for any more. */
   readonly stopping: AbortSignal;
@@ -234,6 +237,9 @@ export class Pipeline {
     if (askedUnder !== undefined && asksMore(decision, askedUnder))
       return refused(guardRefusal({ kind: "approval_outdated" }));
     work.decision = decision;
+    if (decision.kind === "require_approval" && work.io.asksNobody === true) {
+      return refused(guardRefusal({ kind: "approval_needed", tool: call.tool, reasons: decision.reasons }));
+    }
     return { kind: "decided", decision };
   }
 
@@ -243,7 +249,8 @@ export class Pipeline {
     const wait = decision.kind === "require_approval" ? approvalMs(decision) : 0;
     const expireTime = toTimestamp(now() + wait + wallMsOf(tool, decision) + LEASE_SLACK_MS);
     const amounts = priceOf(tool).map(toAmount);
-    const request = { reservationId: call.callId, principal: call.principal, tool: call.tool, amounts, expireTime };
+    const { callId: reservationId, principal } = call;
+    const request = { reservationId, principal, tool: call.tool, amounts, expireTime, ancestors: toAncestors(call) };
     await asking("ledger", ledger.reserve(request, this.#asking(work)));
     return { kind: "reserved" };
   }
@@ -305,10 +312,18 @@ export class Pipeline {
       ...trace,
       onOutput: (stderr: boolean, text: string) => live.output(stderr, this.#options.mask(text)),
     };
-    let outcome = await this.#options.runners.run(call, tool, decision, run);
+    const { runners, nest } = this.#options;
+    const once = (): Promise<RunOutcome> =>
+      withCalls(
+        maxCallsOf(tool),
+        signal,
+        (asked, ended) => nest(work, asked, ended),
+        (onCall) => runners.run(call, tool, decision, { ...run, onCall }),
+      );
+    let outcome = await once();
     if (outcome.kind === "lost" && tool.manifest.idempotent && !signal.aborted) {
       live.enter("run", "The first run was lost; the tool is idempotent, so it is run once more.");
-      outcome = await this.#options.runners.run(call, tool, decision, run);
+      outcome = await once();
     }
     switch (outcome.kind) {
       case "ran":

@@ -72,13 +72,14 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
   };
   let onChange: () => void = () => {};
   const switches = stack.use(await Switches.open({ journal, now, log, onChange: () => onChange() }));
-  const runners = new Runners({ runner, signer, newId, now });
+  const runners = new Runners({ runner, signer, newId, now, log });
   const stop = new AbortController();
   const pipeline = new Pipeline({
     stopping: stop.signal,
     ...{ sessions, pdp, ledger, approvals, runners, signer, outbox, waiters, newId, now, log },
     switches: () => switches.state,
     mask: maskOf(options.secrets),
+    nest: (parent, asked, signal) => calls.perform(parent, asked, signal),
     repeatLimit: options.loops.exactRepeatLimit,
   });
   onChange = stopSwitched;

@@ -63,6 +63,10 @@ const isolate = z.strictObject({
     .max(1000)
     .optional()
     .describe("tools called and addresses fetched by one run; 64 unless set"),
+  nested_approval: z
+    .enum(["fail", "wait"])
+    .optional()
+    .describe("what a program does whose call needs a person: be told so (unless set), or wait within its wall clock"),
 });
 
 /** A program in a container. Arguments arrive as JSON on stdin. */
