@@ -2,7 +2,6 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { DescService } from "@bufbuild/protobuf";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
-import { v7 as uuidv7 } from "uuid";
 import { ApprovalsService } from "../proto/interlock/v1/approvals_pb.ts";
 import { BrokerService } from "../proto/interlock/v1/broker_pb.ts";
 import { LedgerService } from "../proto/interlock/v1/ledger_pb.ts";
@@ -21,6 +20,7 @@ import { openIsolateBackend } from "./runner/isolate/backend.ts";
 import { startRunner } from "./runner/service.ts";
 import type { Config } from "./shared/config.ts";
 import { authenticator } from "./shared/identity.ts";
+import { newId } from "./shared/ids.ts";
 import { startCheckpoints } from "./shared/journal/checkpoint.ts";
 import { openJetstreamJournal } from "./shared/journal/jetstream.ts";
 import type { Journal } from "./shared/journal/journal.ts";
@@ -149,7 +149,7 @@ class Host {
         return hosted(service(ApprovalsService, approvals.handlers), approvals);
       }
       case "runner": {
-        const bootId = uuidv7();
+        const bootId = newId();
         const backends = this.#options.backends ?? (await openBackends(config, { bootId, log, now }));
         const trustedKeys = readTrustedKeys(config);
         const { id: runnerId, max_concurrent: maxConcurrent } = config.runner;
@@ -176,7 +176,7 @@ class Host {
       secrets: readSecrets(config),
       loops: { exactRepeatLimit: config.loops.exact_repeat_limit },
       now,
-      newId: uuidv7,
+      newId,
       log,
     });
     const checkpoints = startCheckpoints({ journal, everyMs: 60_000, signer, now });
