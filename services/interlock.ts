@@ -276,6 +276,7 @@ async function connectNats(config: Config, name: string, as?: string): Promise<N
       name: `interlock ${name}`,
       maxReconnectAttempts: -1,
       reconnectTimeWait: 250,
+      noAsyncTraces: true, // a stack trace for every request, also for those that succeed
       ...(user === undefined ? {} : { user, ...password, inboxPrefix: `_INBOX_${user}` }),
     });
   } catch (error) {
