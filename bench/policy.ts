@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { type Enforcer, newEnforcer, newModelFromString, StringAdapter } from "casbin";
 import { toolFunctions } from "../services/pdp/casbin.ts";
 import { OUTCOMES, type Outcome } from "../services/pdp/decide.ts";
-import { type Facts, toRequest } from "../services/pdp/facts.ts";
+import { type Facts, NOTHING_SPENT, toRequest } from "../services/pdp/facts.ts";
 import { FUNCTIONS } from "../services/pdp/functions.ts";
 import { loadPolicy } from "../services/pdp/load.ts";
 import { plainRow, type Row, ratioRow, type Suite } from "./rows.ts";
@@ -83,6 +83,8 @@ function factsOf(i: number, count: number): Facts {
     args: { amount: (i * 37) % 1000 },
     labels: [],
     loop: "clear",
+    chain: [],
+    spent: NOTHING_SPENT,
     timeMs: 1_795_000_000_000,
   };
 }

@@ -11,7 +11,7 @@ export function addPolicy(program: Command): void {
     .description("read a policies directory as the services would: rules, tools, budgets")
     .action(async (dir: string | undefined, _: unknown, command: Command) => {
       const folder = dir ?? "policies";
-      const [{ loadCatalog }, { loadBudgets }, { checkPolicy }] = await Promise.all([
+      const [{ loadCatalog }, { loadBudgets }, { loadPolicy }] = await Promise.all([
         import("../broker/catalog.ts"),
         import("../ledger/budgets.ts"),
         import("../pdp/load.ts"),
@@ -26,11 +26,16 @@ export function addPolicy(program: Command): void {
           return undefined;
         }
       };
-      const rules = await gather(() => checkPolicy(folder));
+      const rules = await gather(() => loadPolicy(folder));
       const catalog = await gather(() => loadCatalog(`${folder}/tools`));
       const budgets = await gather(() => loadBudgets(`${folder}/budgets.yaml`));
       if (problems.length > 0) throw new FileProblems(problems);
-      const found = { revision: rules?.revision, rules: rules?.rules, tools: catalog?.size, budgets: budgets?.size };
+      const found = {
+        revision: rules?.revision,
+        rules: rules?.countRules(),
+        tools: catalog?.size,
+        budgets: budgets?.size,
+      };
       if (globalsOf(command).json) console.log(jsonLine(found));
       else
         console.log(
