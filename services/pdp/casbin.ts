@@ -1,5 +1,4 @@
-import { DefaultRoleManager, newModelFromString } from "casbin";
-import { breathe } from "./breathe.ts";
+import { newModelFromString } from "casbin";
 import type { Condition } from "./condition.ts";
 import type { WeighedRule } from "./decide.ts";
 import { call, type Expression, evaluateExpression, parseExpression } from "./expression.ts";
@@ -9,8 +8,8 @@ import { glob } from "./glob.ts";
 import { ConditionError } from "./values.ts";
 
 /**
- * Casbin. Its model says what a rule and a request are made of, its role manager who has which role, its evaluator runs
- * the model's matcher: that matcher is the only judge of whether a rule matches (index.ts chooses which are asked).
+ * Casbin. Its model says what a rule and a request are made of, and its evaluator runs the model's matcher: that matcher is
+ * the only judge of whether a rule matches (shards.ts chooses which are asked).
  */
 
 export type Rule = WeighedRule & {
@@ -92,25 +91,46 @@ const HOLDS: Answer = { kind: "holds" };
 const FAILS: Answer = { kind: "fails" };
 const UNKNOWN: Answer = { kind: "unknown" };
 
-/** A judge that is never changed: what it knows of roles is what it was built from. */
-export async function newJudge(model: Model, roles: readonly Link[], groups: readonly Link[]): Promise<Judge> {
-  const functions = {
+/** Does `from` reach `to` in this tenant, directly or through others? Casbin's g. */
+export type Reaches = (from: string, to: string, tenant: string) => boolean;
+
+/**
+ * A judge that is never changed. Casbin's g is answered from the closures of the revision (shards.ts) in place of its
+ * role manager, which walks the links anew for each question; differential.test.ts holds the two to the same answers.
+ */
+export function newJudge(model: Model, g: Reaches, g2: Reaches): Judge {
+  const functions: Record<string, unknown> = {
     ...CHECKED,
     ...Object.fromEntries(Object.entries(FUNCTIONS).map(([name, safe]) => [name, safe.call])),
     ...toolFunctions(),
-    g: await linked(roles),
-    g2: await linked(groups),
+    g,
+    g2,
   };
   const matcher = withCondition(model.matcher);
+  /** What the matcher reads: the functions by its prototype, the request, and the p_ values of the rule asked about. */
+  class Context implements RuleContext {
+    [name: string]: unknown;
+    p_tenant = "";
+    p_subject = "";
+    p_tool = "";
+    when: Expression = TRUE;
+    constructor(request: Readonly<Record<string, unknown>>) {
+      for (const name of REQUEST_NAMES) this[name] = request[name];
+      if (request["r_args"] === undefined) Object.defineProperty(this, "r_args", { get: refuseUnknownArguments });
+    }
+  }
+  Object.assign(Context.prototype, functions);
   return (request) => {
-    const context: Context = { ...functions, ...request, p_tenant: "", p_subject: "", p_tool: "" };
-    if (request["r_args"] === undefined) Object.defineProperty(context, "r_args", { get: refuseUnknownArguments });
+    const context = new Context(request);
+    context[WHEN] = () => evaluateExpression(context.when, context);
     return (rule) => ask(matcher, rule, context);
   };
 }
 
-/** What the matcher reads; its p_ values are the rule's that is asked about. */
-type Context = { [name: string]: unknown; p_tenant: string; p_subject: string; p_tool: string };
+const REQUEST_NAMES = Object.keys(TOKENS).map((token) => `r_${token}`);
+const TRUE: Expression = { type: "Literal", value: true, raw: "true" };
+
+type RuleContext = { [name: string]: unknown; p_tenant: string; p_subject: string; p_tool: string; when: Expression };
 
 class UnknownArguments extends Error {}
 
@@ -118,11 +138,11 @@ function refuseUnknownArguments(): never {
   throw new UnknownArguments();
 }
 
-function ask(matcher: Expression, rule: Rule, context: Context): Answer {
+function ask(matcher: Expression, rule: Rule, context: RuleContext): Answer {
   context.p_tenant = rule.tenant;
   context.p_subject = rule.subject;
   context.p_tool = rule.tool;
-  context[WHEN] = () => evaluateExpression(rule.when.expression, context);
+  context.when = rule.when.expression;
   try {
     const answer = evaluateExpression(matcher, context);
     if (answer === true) return HOLDS;
@@ -165,14 +185,4 @@ export function toolFunctions() {
     groupMatch: (groups: readonly string[], pattern: string): boolean =>
       pattern.startsWith("group:") && groups.includes(pattern.slice("group:".length)),
   };
-}
-
-/** Casbin's g: does `from` reach `to` in this tenant? Not its memoised form, which keeps every name it is asked. */
-async function linked(links: readonly Link[]): Promise<(from: string, to: string, tenant: string) => boolean> {
-  const manager = new DefaultRoleManager(MAX_ROLE_DEPTH);
-  for (const { from, to, tenant } of links) {
-    await manager.addLink(from, to, tenant);
-    await breathe();
-  }
-  return (from, to, tenant) => manager.syncedHasLink(from, to, tenant);
 }

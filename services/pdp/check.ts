@@ -51,7 +51,7 @@ type Say = (severity: Finding["severity"], at: string, field: string, message: s
 
 /** Whether some rule could let somebody change the policy of this tenant: without one, only its files can be. */
 export function canBeChanged(policy: Policy, tenant: string): boolean {
-  const keys = toolKeysOf("policy.push", policy.compiled.groupsOf(tenant, "policy.push"));
+  const keys = toolKeysOf("policy.push", ["group:policy"], policy.compiled.groupsOf(tenant, "policy.push"));
   return policy.rules.some((rule) => rule.tenant === tenant && rule.outcome !== "deny" && keys.has(rule.tool));
 }
 
@@ -63,7 +63,7 @@ function checkTool({ at, tool, tenant }: Rule, policy: Policy, tools: readonly T
     const known = [...tools.map(({ name, groups }) => ({ name, groups })), ...ACTION_TOOLS];
     const fits = known.some(({ name, groups }) => {
       const own = groups.map((group) => `group:${group}`);
-      return toolKeysOf(name, [...own, ...policy.compiled.groupsOf(tenant, name)]).has(tool);
+      return toolKeysOf(name, own, policy.compiled.groupsOf(tenant, name)).has(tool);
     });
     if (!fits)
       say("warning", at, "tool", `${tool} fits no tool that there is; mend it, or leave it for tools to come.`);
@@ -107,7 +107,7 @@ function checkReach(rule: Rule, policy: Policy, decisive: ReadonlyMap<string, Ru
   const { rolesOf, groupsOf } = policy.compiled;
   const isOne = !tool.endsWith("*") && !tool.startsWith("group:");
   const tools = isOne
-    ? toolKeysOf(tool, groupsOf(tenant, tool))
+    ? toolKeysOf(tool, [], groupsOf(tenant, tool))
     : new Set([tool, ...toolKeysOf(tool.replace(/\.\*$/, ""), [])]);
   for (const who of new Set(["*", ...rolesOf(tenant, subject)])) {
     for (const key of tools) {

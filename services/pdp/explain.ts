@@ -59,10 +59,11 @@ function nearMissesOf(policy: Policy, facts: Facts, weighed: readonly Weighed[])
   const { tenant, tool } = facts;
   const subject = subjectOf(facts);
   const mine = new Set(["*", ...rolesOf(tenant, subject)]);
-  const toolKeys = toolKeysOf(tool.name, [
-    ...tool.groups.map((group) => `group:${group}`),
-    ...groupsOf(tenant, tool.name),
-  ]);
+  const toolKeys = toolKeysOf(
+    tool.name,
+    tool.groups.map((group) => `group:${group}`),
+    groupsOf(tenant, tool.name),
+  );
   const answers = new Map(weighed.map(({ rule, answer }) => [rule, answer]));
   const misses: (NearMiss & { readonly order: number })[] = [];
   for (const rule of policy.rules) {

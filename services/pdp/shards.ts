@@ -24,8 +24,8 @@ export type CompiledPolicy = {
   /** What the matcher says of any rule, also of one that is not in the policy. */
   readonly judge: (facts: Facts, rule: Rule) => Answer;
   /** What a name belongs to in a tenant, itself first: roles of agents and users, groups of tools. */
-  readonly rolesOf: (tenant: string, subject: string) => readonly string[];
-  readonly groupsOf: (tenant: string, tool: string) => readonly string[];
+  readonly rolesOf: (tenant: string, subject: string) => ReadonlySet<string>;
+  readonly groupsOf: (tenant: string, tool: string) => ReadonlySet<string>;
 };
 
 export type CompileOptions = {
@@ -35,7 +35,14 @@ export type CompileOptions = {
 
 const REMEMBERED = 50_000;
 
-type Shard = Map<string, Map<string, Rule[]>>;
+/** All that a tenant's decisions need. */
+type Shard = {
+  /** By subject, then by tool. */
+  readonly rules: Map<string, Map<string, Rule[]>>;
+  /** A name and all that it belongs to. */
+  readonly roles: Map<string, ReadonlySet<string>>;
+  readonly groups: Map<string, ReadonlySet<string>>;
+};
 
 export async function compilePolicy(
   model: Model,
@@ -44,43 +51,56 @@ export async function compilePolicy(
   groups: readonly Link[],
   { remembered = REMEMBERED }: CompileOptions = {},
 ): Promise<CompiledPolicy> {
-  const judge = await newJudge(model, roles, groups);
-  const shards = await shardsOf(rules);
-  const rolesOf = await closures(roles);
-  const groupsOf = await closures(groups);
-
-  const candidatesOf = ({ tenant, tool, ...who }: Facts): readonly Rule[] => {
-    const shard = shards.get(tenant);
-    if (shard === undefined) return [];
-    const candidates: Rule[] = [];
-    const toolKeys = toolKeysOf(tool.name, [
-      ...tool.groups.map((group) => `group:${group}`),
-      ...groupsOf(tenant, tool.name),
-    ]);
-    for (const subject of ["*", ...rolesOf(tenant, subjectOf(who))]) {
-      const byTool = shard.get(subject);
-      if (byTool === undefined) continue;
-      for (const key of toolKeys) for (const rule of byTool.get(key) ?? []) candidates.push(rule);
-    }
-    return candidates;
-  };
-
-  const cache = remembered > 0 ? new DecisionCache(candidatesOf, remembered) : undefined;
+  const shards = await shardsOf(rules, roles, groups);
+  const rolesOf = (tenant: string, from: string) => shards.get(tenant)?.roles.get(from) ?? new Set([from]);
+  const groupsOf = (tenant: string, from: string) => shards.get(tenant)?.groups.get(from) ?? new Set([from]);
+  const judge = newJudge(
+    model,
+    (from, to, tenant) => from === to || shards.get(tenant)?.roles.get(from)?.has(to) === true,
+    (from, to, tenant) => from === to || shards.get(tenant)?.groups.get(from)?.has(to) === true,
+  );
+  const cache = remembered > 0 ? new DecisionCache((facts) => candidatesOf(shards, facts), remembered) : undefined;
   return {
     decide: (facts) => {
       const request = toRequest(facts);
       const place = facts.args === undefined ? undefined : cache?.find(facts, request);
       if (place?.decision !== undefined) return place.decision;
-      return remember(place, weighAll(judge, request, place?.candidates ?? candidatesOf(facts), facts));
+      return remember(place, weighAll(judge, request, place?.candidates ?? candidatesOf(shards, facts), facts));
     },
     weigh: (facts) => {
       const asked = judge(toRequest(facts));
-      return candidatesOf(facts).map((rule) => ({ rule, answer: asked(rule) }));
+      return candidatesOf(shards, facts).map((rule) => ({ rule, answer: asked(rule) }));
     },
     judge: (facts, rule) => judge(toRequest(facts))(rule),
     rolesOf,
     groupsOf,
   };
+}
+
+function candidatesOf(shards: ReadonlyMap<string, Shard>, facts: Facts): readonly Rule[] {
+  const shard = shards.get(facts.tenant);
+  if (shard === undefined) return [];
+  const candidates: Rule[] = [];
+  const { name, groups } = facts.tool;
+  const toolKeys = toolKeysOf(name, groups.map(groupKey), shard.groups.get(name));
+  const add = (subject: string): void => {
+    const byTool = shard.rules.get(subject);
+    if (byTool === undefined) return;
+    for (const key of toolKeys) {
+      const found = byTool.get(key);
+      if (found !== undefined) for (const rule of found) candidates.push(rule);
+    }
+  };
+  add("*");
+  const subject = subjectOf(facts);
+  const roles = shard.roles.get(subject);
+  if (roles === undefined) add(subject);
+  else for (const role of roles) add(role);
+  return candidates;
+}
+
+function groupKey(group: string): string {
+  return `group:${group}`;
 }
 
 function remember(place: CachedPlace | undefined, decision: Decision): Decision {
@@ -112,38 +132,53 @@ export function matchOf(rule: Rule, answer: Answer): Match | undefined {
   }
 }
 
-async function shardsOf(rules: readonly Rule[]): Promise<ReadonlyMap<string, Shard>> {
+async function shardsOf(
+  rules: readonly Rule[],
+  roles: readonly Link[],
+  groups: readonly Link[],
+): Promise<ReadonlyMap<string, Shard>> {
   const shards = new Map<string, Shard>();
+  const shardOf = (tenant: string): Shard =>
+    getOr(shards, tenant, () => ({ rules: new Map(), roles: new Map(), groups: new Map() }));
   for (const rule of rules) {
-    const shard = getOr(shards, rule.tenant, (): Shard => new Map());
-    const byTool = getOr(shard, rule.subject, (): Map<string, Rule[]> => new Map());
+    const byTool = getOr(shardOf(rule.tenant).rules, rule.subject, () => new Map<string, Rule[]>());
     getOr(byTool, rule.tool, (): Rule[] => []).push(rule);
     await breathe();
   }
+  for (const [tenant, known] of await closures(roles))
+    for (const [from, reached] of known) shardOf(tenant).roles.set(from, reached);
+  for (const [tenant, known] of await closures(groups))
+    for (const [from, reached] of known) shardOf(tenant).groups.set(from, reached);
   return shards;
 }
 
-/** Every pattern that this tool answers to. */
-export function toolKeysOf(tool: string, groups: readonly string[]): ReadonlySet<string> {
-  const keys = new Set([tool, "*", ...groups]);
+/** Every pattern that this tool answers to: its name, prefixes of it, its manifest's groups and the policy's. */
+export function toolKeysOf(tool: string, own: readonly string[], groups: Iterable<string> = []): ReadonlySet<string> {
+  const keys = new Set([tool, "*", ...own]);
   for (let dot = tool.indexOf("."); dot >= 0; dot = tool.indexOf(".", dot + 1)) keys.add(`${tool.slice(0, dot)}.*`);
+  for (const group of groups) keys.add(group);
   return keys;
 }
 
-/** A name and all it belongs to, directly or through others, by tenant. */
-async function closures(links: readonly Link[]): Promise<(tenant: string, from: string) => readonly string[]> {
-  const key = (tenant: string, name: string): string => `${tenant} ${name}`;
-  const direct = new Map<string, string[]>();
-  for (const { from, to, tenant } of links) getOr(direct, key(tenant, from), () => []).push(to);
-  const known = new Map<string, readonly string[]>();
-  for (const { from, tenant } of links) {
-    if (known.has(key(tenant, from))) continue;
-    const reached = new Set([from]);
-    for (const name of reached) for (const next of direct.get(key(tenant, name)) ?? []) reached.add(next);
-    known.set(key(tenant, from), [...reached]);
+/** By tenant: a name and all it belongs to, directly or through others, itself first. */
+async function closures(links: readonly Link[]): Promise<Map<string, Map<string, ReadonlySet<string>>>> {
+  const direct = new Map<string, Map<string, string[]>>();
+  for (const { from, to, tenant } of links) {
+    const ofTenant = getOr(direct, tenant, () => new Map<string, string[]>());
+    getOr(ofTenant, from, (): string[] => []).push(to);
     await breathe();
   }
-  return (tenant, from) => known.get(key(tenant, from)) ?? [from];
+  const known = new Map<string, Map<string, ReadonlySet<string>>>();
+  for (const [tenant, ofTenant] of direct) {
+    const reachedBy = getOr(known, tenant, () => new Map<string, ReadonlySet<string>>());
+    for (const from of ofTenant.keys()) {
+      const reached = new Set([from]);
+      for (const name of reached) for (const next of ofTenant.get(name) ?? []) reached.add(next);
+      reachedBy.set(from, reached);
+      await breathe();
+    }
+  }
+  return known;
 }
 
 function getOr<K, V>(map: Map<K, V>, key: K, make: () => V): V {
