@@ -314,15 +314,20 @@ describe("rollback, show and restart", () => {
       const files = await revisionOf(pdp);
       const one = (await push(pdp, WIDER)).standing?.revision;
       await push(pdp, WIDER.replace("up to 5", "up to five"));
-      const rollback = async (number: number) => {
-        const request = create(RollbackPolicyRequestSchema, { number, reason: "Back.", changeId: uuidv7() });
+      const rollback = async (number?: number) => {
+        const request = create(RollbackPolicyRequestSchema, {
+          ...(number !== undefined && { number }),
+          reason: "Back.",
+          changeId: uuidv7(),
+        });
         await pdp.handlers.rollbackPolicy(request, contextOf(operator));
         return await revisionOf(pdp);
       };
-      expect(await rollback(0)).toBe(one);
+      expect(await rollback()).toBe(one);
       expect(await rollback(2)).not.toBe(one);
       await expect(rollback(9)).rejects.toMatchObject({ reason: "REVISION_NOT_FOUND" });
       expect(await rollback(1)).toBe(one);
+      expect(await rollback(0)).toBe(files);
       expect(files).not.toBe(one);
     });
   });
@@ -330,16 +335,16 @@ describe("rollback, show and restart", () => {
   test("show gives back the files as they were pushed", async () => {
     await withPdp(BASE, async (pdp) => {
       await push(pdp, WIDER);
-      const get = async (number: number) => {
+      const get = async (number?: number) => {
         const { bundle } = await pdp.handlers.getPolicy(
-          create(GetPolicyRequestSchema, { number }),
+          create(GetPolicyRequestSchema, number === undefined ? {} : { number }),
           contextOf(operator),
         );
         return (await unpackBundle(bundle ?? new Uint8Array())).get("policy.csv");
       };
-      expect([await get(0), await get(1)]).toEqual([WIDER, WIDER]);
+      expect([await get(), await get(1), await get(0)]).toEqual([WIDER, WIDER, BASE]);
       await push(pdp, BASE);
-      expect([await get(0), await get(1)]).toEqual([BASE, WIDER]);
+      expect([await get(), await get(1)]).toEqual([BASE, WIDER]);
     });
   });
 

@@ -133,12 +133,12 @@ export class Admin {
     };
   }
 
-  async #rollback(request: { number: number; reason: string; changeId: string }, person: Person) {
+  async #rollback(request: { number?: number | undefined; reason: string; changeId: string }, person: Person) {
     const { tenant, name: author } = person;
     const reason = parseReason(request.reason);
     const id = parseChangeId(request.changeId);
     const base = this.#options.revisions.of(tenant).number;
-    const number = request.number === 0 ? await this.#before(tenant, base) : request.number;
+    const number = request.number ?? (await this.#before(tenant, base));
     const decision = this.#decide(person, "policy.rollback", { reason, number });
     const asked = { id, base, author, reason, ...neededBy(decision), timeMs: this.#options.now() };
     return await this.#change(tenant, id, { kind: "rollback", number, ...asked });
@@ -197,7 +197,7 @@ export class Admin {
     return await revisions.read(tenant, (state) => {
       const change = state.changes.get(id);
       if (change === undefined) throw new Error(`change ${id} was accepted and is not there`);
-      return toStanding(change, state, revisions.filesRevision);
+      return toStanding(change, state, revisions.files.revision);
     });
   }
 
@@ -205,7 +205,7 @@ export class Admin {
     const { revisions } = this.#options;
     const files = {
       number: 0,
-      revision: revisions.filesRevision,
+      revision: revisions.files.revision,
       reason: "the files that the service was started with",
     };
     return await revisions.read(tenant, (state) => ({
@@ -216,20 +216,19 @@ export class Admin {
       waiting: [...state.changes.values()]
         .filter(({ standing }) => standing === "waiting")
         .map((change) => ({
-          standing: toStanding(change, state, revisions.filesRevision),
+          standing: toStanding(change, state, revisions.files.revision),
           ...{ author: change.author, reason: change.reason, rollback: change.kind === "rollback" },
           time: { seconds: BigInt(Math.floor(change.timeMs / 1000)), nanos: (change.timeMs % 1000) * 1_000_000 },
         })),
     }));
   }
 
-  async #get(number: number, { tenant }: Person) {
+  async #get(number: number | undefined, { tenant }: Person) {
     const { revisions } = this.#options;
-    const live = revisions.of(tenant);
-    const wanted = number === 0 ? live.number : number;
+    const wanted = number ?? revisions.of(tenant).number;
     if (wanted === 0) {
-      const revision = { number: 0, revision: live.policy.revision, active: true };
-      return { revision, bundle: await packBundle(live.policy.bundle) };
+      const revision = { number: 0, revision: revisions.files.revision, active: revisions.of(tenant).number === 0 };
+      return { revision, bundle: await packBundle(revisions.files.bundle) };
     }
     const found = await revisions.read(tenant, (state) => {
       const record = state.revisions[wanted - 1];

@@ -62,7 +62,7 @@ export async function examine(bundle: Bundle, options: ExamineOptions): Promise<
     findings,
     results: policy === undefined || tests === undefined ? [] : runTests(policy, tests),
     replayed: policy === undefined ? undefined : await replay(recent.facts, base, policy, recent.sinceMs),
-    diff: await diffOf(base.bundle, bundle, tenant),
+    diff: await diffLines(base.bundle, bundle, tenant),
     keyId: signature?.kind === "signed" ? signature.keyId : "",
   };
 }
@@ -91,7 +91,7 @@ export function obstacleOf({
 }
 
 /** Lines that say something: what is in one and not in the other, however the lines have moved within their file. */
-export async function diffOf(before: Bundle, after: Bundle, tenant: string): Promise<Diff> {
+export async function diffLines(before: Bundle, after: Bundle, tenant?: string): Promise<Diff> {
   const [old, young] = [await saidLines(before, tenant), await saidLines(after, tenant)];
   const gone = await without(old, young);
   const news = await without(young, old);
@@ -118,8 +118,8 @@ async function without(lines: readonly SaidLine[], others: readonly SaidLine[]):
   return kept;
 }
 
-/** A tenant's own lines of the rule files: a directory may hold others', and tests are no part of what is decided. */
-async function saidLines(bundle: Bundle, tenant: string): Promise<SaidLine[]> {
+/** The rule files' lines, of one tenant or of all; tests are no part of what is decided. */
+async function saidLines(bundle: Bundle, tenant: string | undefined): Promise<SaidLine[]> {
   const said: SaidLine[] = [];
   for (const [file, whole] of bundle) {
     if (!file.endsWith(".csv")) continue;
@@ -127,7 +127,8 @@ async function saidLines(bundle: Bundle, tenant: string): Promise<SaidLine[]> {
       await breathe();
       const text = raw.trim();
       const [type = "", first = "", , third = ""] = text.split(",", 4).map((part) => part.trim());
-      if (text === "" || text.startsWith("#") || (type === "p" ? first : third) !== tenant) continue;
+      if (text === "" || text.startsWith("#")) continue;
+      if (tenant !== undefined && (type === "p" ? first : third) !== tenant) continue;
       said.push({ at: `${file}:${line}`, text, key: `${file} ${text}` });
     }
   }

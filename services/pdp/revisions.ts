@@ -82,8 +82,9 @@ export class Revisions implements AsyncDisposable {
     return this.#live.get(tenant) ?? this.#files;
   }
 
-  get filesRevision(): string {
-    return this.#options.files.revision;
+  /** What decides for tenants that have no revision. */
+  get files(): Policy {
+    return this.#options.files;
   }
 
   shadowOf(tenant: string): ShadowRun | undefined {
