@@ -140,7 +140,9 @@ export class World implements AsyncDisposable {
     writeFileSync(join(directory, "policy.csv"), POLICY);
     writeFileSync(join(directory, "budgets.yaml"), BUDGETS);
     for (const tool of TOOLS) writeFileSync(join(directory, "tools", `${tool}.yaml`), manifestOf(tool));
-    const pdp = this.#stack.use(await startPdp({ policyDir: directory, log }));
+    const pdp = this.#stack.use(
+      await startPdp({ tools: [], trustedKeys: [], policyDir: directory, journal, now, log }),
+    );
     const budgets = loadBudgets(join(directory, "budgets.yaml"));
     const ledger = this.#stack.use(await startLedger({ journal, budgets, now, log }));
     const approvals = this.#stack.use(await startApprovals({ journal, now, log }));
@@ -167,7 +169,16 @@ export class World implements AsyncDisposable {
   /** The policy from here on, by another start of the pdp. */
   async changePolicy(from: string, to: string): Promise<void> {
     writeFileSync(join(this.directory, "policy.csv"), POLICY.replaceAll(from, to));
-    const pdp = this.#stack.use(await startPdp({ policyDir: this.directory, log: silentLog }));
+    const pdp = this.#stack.use(
+      await startPdp({
+        tools: [],
+        trustedKeys: [],
+        policyDir: this.directory,
+        journal: this.journal,
+        now: this.now,
+        log: silentLog,
+      }),
+    );
     this.#services.set("pdp", service(PdpService, pdp.handlers));
   }
 

@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file interlock/v1/types.proto.
  */
 export const file_interlock_v1_types: GenFile = /*@__PURE__*/
-  fileDesc("ChhpbnRlcmxvY2svdjEvdHlwZXMucHJvdG8SDGludGVybG9jay52MSJJCglQcmluY2lwYWwSDgoGdGVuYW50GAEgASgJEg0KBWFnZW50GAIgASgJEg8KB3Nlc3Npb24YAyABKAkSDAoEdXNlchgEIAEoCSIrCgdDYWxsUmVmEg8KB3Nlc3Npb24YASABKAkSDwoHY2FsbF9pZBgCIAEoCSKBAQoJVG9vbEZhY3RzEgwKBG5hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIOCgZkaWdlc3QYAyABKAkSJAoGaW1wYWN0GAQgASgOMhQuaW50ZXJsb2NrLnYxLkltcGFjdBIPCgdlZmZlY3RzGAUgAygJEg4KBmdyb3VwcxgGIAMoCSLVAQoFRmFjdHMSKgoJcHJpbmNpcGFsGAEgASgLMhcuaW50ZXJsb2NrLnYxLlByaW5jaXBhbBIlCgR0b29sGAIgASgLMhcuaW50ZXJsb2NrLnYxLlRvb2xGYWN0cxIWCg5hcmd1bWVudHNfanNvbhgDIAEoCRIOCgZsYWJlbHMYBCADKAkSJwoEbG9vcBgFIAEoDjIZLmludGVybG9jay52MS5Mb29wVmVyZGljdBIoCgR0aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKeAQoIRGVjaXNpb24SKAoEa2luZBgBIAEoDjIaLmludGVybG9jay52MS5EZWNpc2lvbktpbmQSDwoHcmVhc29ucxgCIAMoCRIVCg1tYXRjaGVkX3J1bGVzGAMgAygJEi4KC29ibGlnYXRpb25zGAQgASgLMhkuaW50ZXJsb2NrLnYxLk9ibGlnYXRpb25zEhAKCHJldmlzaW9uGAUgASgJInQKC09ibGlnYXRpb25zEiQKBmxpbWl0cxgBIAEoCzIULmludGVybG9jay52MS5MaW1pdHMSFgoOYXBwcm92ZXJfZ3JvdXAYAiABKAkSDgoGcXVvcnVtGAMgASgNEhcKD2FwcHJvdmFsX3R0bF9tcxgEIAEoBCJjCgZMaW1pdHMSDwoHd2FsbF9tcxgBIAEoBBIOCgZjcHVfbXMYAiABKAQSFAoMbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBBIMCgRwaWRzGAUgASgNIiUKBkFtb3VudBIMCgR1bml0GAEgASgJEg0KBXZhbHVlGAIgASgDIlkKBVVzYWdlEg8KB3dhbGxfbXMYASABKAQSDgoGY3B1X21zGAIgASgEEhkKEXBlYWtfbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBCJXCgtFbmZvcmNlbWVudBIMCgRraW5kGAEgASgJEhcKD2lzb2xhdGlvbl9jbGFzcxgCIAEoCRIQCghlbmZvcmNlZBgDIAMoCRIPCgdtaXNzaW5nGAQgAygJIuwBCglSdW5SZXN1bHQSIQoDZW5kGAEgASgOMhQuaW50ZXJsb2NrLnYxLlJ1bkVuZBIRCglleGl0X2NvZGUYAiABKAUSEwoLcmVzdWx0X2pzb24YAyABKAkSDgoGc3Rkb3V0GAQgASgJEg4KBnN0ZGVychgFIAEoCRIRCgl0cnVuY2F0ZWQYBiABKAgSDQoFZXJyb3IYByABKAkSIgoFdXNhZ2UYCCABKAsyEy5pbnRlcmxvY2sudjEuVXNhZ2USLgoLZW5mb3JjZW1lbnQYCSABKAsyGS5pbnRlcmxvY2sudjEuRW5mb3JjZW1lbnQiPAoGU2lnbmVkEg8KB3BheWxvYWQYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMEg4KBmtleV9pZBgDIAEoCSpUCgZJbXBhY3QSFgoSSU1QQUNUX1VOU1BFQ0lGSUVEEAASDgoKSU1QQUNUX0xPVxABEhEKDUlNUEFDVF9NRURJVU0QAhIPCgtJTVBBQ1RfSElHSBADKnkKC0xvb3BWZXJkaWN0EhwKGExPT1BfVkVSRElDVF9VTlNQRUNJRklFRBAAEhYKEkxPT1BfVkVSRElDVF9DTEVBUhABEhoKFkxPT1BfVkVSRElDVF9SRVBFQVRJTkcQAhIYChRMT09QX1ZFUkRJQ1RfU1RPUFBFRBADKoIBCgxEZWNpc2lvbktpbmQSHQoZREVDSVNJT05fS0lORF9VTlNQRUNJRklFRBAAEhcKE0RFQ0lTSU9OX0tJTkRfQUxMT1cQARIWChJERUNJU0lPTl9LSU5EX0RFTlkQAhIiCh5ERUNJU0lPTl9LSU5EX1JFUVVJUkVfQVBQUk9WQUwQAyqSAQoGUnVuRW5kEhcKE1JVTl9FTkRfVU5TUEVDSUZJRUQQABISCg5SVU5fRU5EX0VYSVRFRBABEhMKD1JVTl9FTkRfVElNRU9VVBACEg8KC1JVTl9FTkRfQ1BVEAMSDwoLUlVOX0VORF9PT00QBBISCg5SVU5fRU5EX0tJTExFRBAFEhAKDFJVTl9FTkRfTE9TVBAGYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("ChhpbnRlcmxvY2svdjEvdHlwZXMucHJvdG8SDGludGVybG9jay52MSJJCglQcmluY2lwYWwSDgoGdGVuYW50GAEgASgJEg0KBWFnZW50GAIgASgJEg8KB3Nlc3Npb24YAyABKAkSDAoEdXNlchgEIAEoCSIrCgdDYWxsUmVmEg8KB3Nlc3Npb24YASABKAkSDwoHY2FsbF9pZBgCIAEoCSKBAQoJVG9vbEZhY3RzEgwKBG5hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIOCgZkaWdlc3QYAyABKAkSJAoGaW1wYWN0GAQgASgOMhQuaW50ZXJsb2NrLnYxLkltcGFjdBIPCgdlZmZlY3RzGAUgAygJEg4KBmdyb3VwcxgGIAMoCSKlAgoFRmFjdHMSKgoJcHJpbmNpcGFsGAEgASgLMhcuaW50ZXJsb2NrLnYxLlByaW5jaXBhbBIlCgR0b29sGAIgASgLMhcuaW50ZXJsb2NrLnYxLlRvb2xGYWN0cxIWCg5hcmd1bWVudHNfanNvbhgDIAEoCRIOCgZsYWJlbHMYBCADKAkSJwoEbG9vcBgFIAEoDjIZLmludGVybG9jay52MS5Mb29wVmVyZGljdBIoCgR0aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCglhbmNlc3RvcnMYByADKAsyFi5pbnRlcmxvY2sudjEuQW5jZXN0b3ISIwoFc3BlbnQYCCADKAsyFC5pbnRlcmxvY2sudjEuQW1vdW50ImgKCEFuY2VzdG9yEiIKA3JlZhgBIAEoCzIVLmludGVybG9jay52MS5DYWxsUmVmEioKCXByaW5jaXBhbBgCIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwSDAoEdG9vbBgDIAEoCSKeAQoIRGVjaXNpb24SKAoEa2luZBgBIAEoDjIaLmludGVybG9jay52MS5EZWNpc2lvbktpbmQSDwoHcmVhc29ucxgCIAMoCRIVCg1tYXRjaGVkX3J1bGVzGAMgAygJEi4KC29ibGlnYXRpb25zGAQgASgLMhkuaW50ZXJsb2NrLnYxLk9ibGlnYXRpb25zEhAKCHJldmlzaW9uGAUgASgJInQKC09ibGlnYXRpb25zEiQKBmxpbWl0cxgBIAEoCzIULmludGVybG9jay52MS5MaW1pdHMSFgoOYXBwcm92ZXJfZ3JvdXAYAiABKAkSDgoGcXVvcnVtGAMgASgNEhcKD2FwcHJvdmFsX3R0bF9tcxgEIAEoBCJjCgZMaW1pdHMSDwoHd2FsbF9tcxgBIAEoBBIOCgZjcHVfbXMYAiABKAQSFAoMbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBBIMCgRwaWRzGAUgASgNIiUKBkFtb3VudBIMCgR1bml0GAEgASgJEg0KBXZhbHVlGAIgASgDIlkKBVVzYWdlEg8KB3dhbGxfbXMYASABKAQSDgoGY3B1X21zGAIgASgEEhkKEXBlYWtfbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBCJXCgtFbmZvcmNlbWVudBIMCgRraW5kGAEgASgJEhcKD2lzb2xhdGlvbl9jbGFzcxgCIAEoCRIQCghlbmZvcmNlZBgDIAMoCRIPCgdtaXNzaW5nGAQgAygJIuwBCglSdW5SZXN1bHQSIQoDZW5kGAEgASgOMhQuaW50ZXJsb2NrLnYxLlJ1bkVuZBIRCglleGl0X2NvZGUYAiABKAUSEwoLcmVzdWx0X2pzb24YAyABKAkSDgoGc3Rkb3V0GAQgASgJEg4KBnN0ZGVychgFIAEoCRIRCgl0cnVuY2F0ZWQYBiABKAgSDQoFZXJyb3IYByABKAkSIgoFdXNhZ2UYCCABKAsyEy5pbnRlcmxvY2sudjEuVXNhZ2USLgoLZW5mb3JjZW1lbnQYCSABKAsyGS5pbnRlcmxvY2sudjEuRW5mb3JjZW1lbnQiPAoGU2lnbmVkEg8KB3BheWxvYWQYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMEg4KBmtleV9pZBgDIAEoCSpUCgZJbXBhY3QSFgoSSU1QQUNUX1VOU1BFQ0lGSUVEEAASDgoKSU1QQUNUX0xPVxABEhEKDUlNUEFDVF9NRURJVU0QAhIPCgtJTVBBQ1RfSElHSBADKnkKC0xvb3BWZXJkaWN0EhwKGExPT1BfVkVSRElDVF9VTlNQRUNJRklFRBAAEhYKEkxPT1BfVkVSRElDVF9DTEVBUhABEhoKFkxPT1BfVkVSRElDVF9SRVBFQVRJTkcQAhIYChRMT09QX1ZFUkRJQ1RfU1RPUFBFRBADKoIBCgxEZWNpc2lvbktpbmQSHQoZREVDSVNJT05fS0lORF9VTlNQRUNJRklFRBAAEhcKE0RFQ0lTSU9OX0tJTkRfQUxMT1cQARIWChJERUNJU0lPTl9LSU5EX0RFTlkQAhIiCh5ERUNJU0lPTl9LSU5EX1JFUVVJUkVfQVBQUk9WQUwQAyqSAQoGUnVuRW5kEhcKE1JVTl9FTkRfVU5TUEVDSUZJRUQQABISCg5SVU5fRU5EX0VYSVRFRBABEhMKD1JVTl9FTkRfVElNRU9VVBACEg8KC1JVTl9FTkRfQ1BVEAMSDwoLUlVOX0VORF9PT00QBBISCg5SVU5fRU5EX0tJTExFRBAFEhAKDFJVTl9FTkRfTE9TVBAGYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * Who asks. Names match [A-Za-z0-9][A-Za-z0-9_-]{0,63}.
@@ -163,6 +163,20 @@ export type Facts = Message<"interlock.v1.Facts"> & {
    * @generated from field: google.protobuf.Timestamp time = 6;
    */
   time?: Timestamp | undefined;
+
+  /**
+   * The calls that this one is nested in, nearest first.
+   *
+   * @generated from field: repeated interlock.v1.Ancestor ancestors = 7;
+   */
+  ancestors: Ancestor[];
+
+  /**
+   * What the session has been charged so far, by unit. A unit that is missing is zero.
+   *
+   * @generated from field: repeated interlock.v1.Amount spent = 8;
+   */
+  spent: Amount[];
 };
 
 /**
@@ -171,6 +185,35 @@ export type Facts = Message<"interlock.v1.Facts"> & {
  */
 export const FactsSchema: GenMessage<Facts> = /*@__PURE__*/
   messageDesc(file_interlock_v1_types, 3);
+
+/**
+ * A call that another one is nested in.
+ *
+ * @generated from message interlock.v1.Ancestor
+ */
+export type Ancestor = Message<"interlock.v1.Ancestor"> & {
+  /**
+   * @generated from field: interlock.v1.CallRef ref = 1;
+   */
+  ref?: CallRef | undefined;
+
+  /**
+   * @generated from field: interlock.v1.Principal principal = 2;
+   */
+  principal?: Principal | undefined;
+
+  /**
+   * @generated from field: string tool = 3;
+   */
+  tool: string;
+};
+
+/**
+ * Describes the message interlock.v1.Ancestor.
+ * Use `create(AncestorSchema)` to create a new message.
+ */
+export const AncestorSchema: GenMessage<Ancestor> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_types, 4);
 
 /**
  * @generated from message interlock.v1.Decision
@@ -213,7 +256,7 @@ export type Decision = Message<"interlock.v1.Decision"> & {
  * Use `create(DecisionSchema)` to create a new message.
  */
 export const DecisionSchema: GenMessage<Decision> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 4);
+  messageDesc(file_interlock_v1_types, 5);
 
 /**
  * What an ALLOW imposes. A field that is unset imposes nothing.
@@ -247,7 +290,7 @@ export type Obligations = Message<"interlock.v1.Obligations"> & {
  * Use `create(ObligationsSchema)` to create a new message.
  */
 export const ObligationsSchema: GenMessage<Obligations> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 5);
+  messageDesc(file_interlock_v1_types, 6);
 
 /**
  * Bounds of one run. Zero means the sandbox's own bound.
@@ -286,7 +329,7 @@ export type Limits = Message<"interlock.v1.Limits"> & {
  * Use `create(LimitsSchema)` to create a new message.
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 6);
+  messageDesc(file_interlock_v1_types, 7);
 
 /**
  * An amount of one unit: usd_micros, calls, cpu_ms, tokens or egress_bytes.
@@ -310,7 +353,7 @@ export type Amount = Message<"interlock.v1.Amount"> & {
  * Use `create(AmountSchema)` to create a new message.
  */
 export const AmountSchema: GenMessage<Amount> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 7);
+  messageDesc(file_interlock_v1_types, 8);
 
 /**
  * What a run used, as its sandbox measured it.
@@ -344,7 +387,7 @@ export type Usage = Message<"interlock.v1.Usage"> & {
  * Use `create(UsageSchema)` to create a new message.
  */
 export const UsageSchema: GenMessage<Usage> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 8);
+  messageDesc(file_interlock_v1_types, 9);
 
 /**
  * What really confined a run. Policy may demand a minimum.
@@ -386,7 +429,7 @@ export type Enforcement = Message<"interlock.v1.Enforcement"> & {
  * Use `create(EnforcementSchema)` to create a new message.
  */
 export const EnforcementSchema: GenMessage<Enforcement> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 9);
+  messageDesc(file_interlock_v1_types, 10);
 
 /**
  * @generated from message interlock.v1.RunResult
@@ -449,7 +492,7 @@ export type RunResult = Message<"interlock.v1.RunResult"> & {
  * Use `create(RunResultSchema)` to create a new message.
  */
 export const RunResultSchema: GenMessage<RunResult> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 10);
+  messageDesc(file_interlock_v1_types, 11);
 
 /**
  * Bytes and the Ed25519 signature over exactly those bytes.
@@ -480,7 +523,7 @@ export type Signed = Message<"interlock.v1.Signed"> & {
  * Use `create(SignedSchema)` to create a new message.
  */
 export const SignedSchema: GenMessage<Signed> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 11);
+  messageDesc(file_interlock_v1_types, 12);
 
 /**
  * @generated from enum interlock.v1.Impact
