@@ -5,7 +5,7 @@ export type Row = {
   readonly ours: number;
   readonly baseline: number | null;
   readonly ratio: number | null;
-  /** As text, e.g. "<= 3" on the ratio; null where none is set. */
+  /** As text, e.g. "<= 3" on the ratio, "at most 15" on the figure itself; null where none is set. */
   readonly goal: string | null;
   readonly met: boolean | null;
 };
@@ -32,6 +32,11 @@ export function ratioRow(
     goal: `${goal.at === "most" ? "<=" : ">="} ${figure(goal.ratio)}`,
     met,
   };
+}
+
+/** A figure whose goal is a bound of its own. */
+export function boundRow(name: string, metric: string, ours: number, most: number): Row {
+  return { case: name, metric, ours, baseline: null, ratio: null, goal: `at most ${figure(most)}`, met: ours <= most };
 }
 
 /** A figure that stands by itself. */

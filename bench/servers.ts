@@ -40,16 +40,23 @@ export async function startEcho(): Promise<Echo> {
   };
 }
 
-export type Governed = AsyncDisposable & { readonly address: string; readonly apiKey: string };
+export type Governed = AsyncDisposable & {
+  readonly address: string;
+  readonly apiKey: string;
+  readonly operatorKey: string;
+};
 
 /** `interlock up` with the benchmark's tenant, policy and budgets; over NATS when a URL is given. */
 export async function startGoverned(config: Partial<ConfigInput>): Promise<Governed> {
   const state = mkdtempSync(join(tmpdir(), "interlock-bench-"));
   const apiKey = "ilk_bench_0123456789abcdef0123456789abcdef";
-  writeFileSync(
-    join(state, "keys.yaml"),
-    stringify({ keys: [{ kind: "agent", sha256: hashKey(apiKey), tenant: "bench", agent: "bench-agent" }] }),
-  );
+  const operatorKey = "ilk_bench_operator_0123456789abcdef0123456789";
+  const person = { kind: "person", tenant: "bench", name: "operator", roles: ["operator"] };
+  const keys = [
+    { kind: "agent", sha256: hashKey(apiKey), tenant: "bench", agent: "bench-agent" },
+    { ...person, sha256: hashKey(operatorKey) },
+  ];
+  writeFileSync(join(state, "keys.yaml"), stringify({ keys }));
   const configFile = join(state, "interlock.yaml");
   const full: ConfigInput = {
     listen: "127.0.0.1:0",
@@ -68,6 +75,7 @@ export async function startGoverned(config: Partial<ConfigInput>): Promise<Gover
   return {
     address: ready.address,
     apiKey,
+    operatorKey,
     [Symbol.asyncDispose]: async () => {
       await end(child);
       rmSync(state, { recursive: true, force: true });

@@ -22,7 +22,7 @@ export function natsUsers(passwords: Passwords): string {
 
 /** How a service logs in to a NATS with nats.conf. */
 export function natsLogin(name: ServiceName): { readonly user: string; readonly journal_user?: string } {
-  return name === "pdp" || name === "runner" ? { user: name } : { user: name, journal_user: `${name}-journal` };
+  return name === "runner" ? { user: name } : { user: name, journal_user: `${name}-journal` };
 }
 
 /** Where each container of compose.yaml finds its own folder. */

@@ -2,7 +2,6 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { DescService } from "@bufbuild/protobuf";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
-import { v7 as uuidv7 } from "uuid";
 import { ApprovalsService } from "../proto/interlock/v1/approvals_pb.ts";
 import { BrokerService } from "../proto/interlock/v1/broker_pb.ts";
 import { LedgerService } from "../proto/interlock/v1/ledger_pb.ts";
@@ -13,6 +12,7 @@ import { loadCatalog } from "./broker/catalog.ts";
 import { startBroker } from "./broker/service.ts";
 import { loadBudgets } from "./ledger/budgets.ts";
 import { startLedger } from "./ledger/service.ts";
+import { startAuthzen } from "./pdp/authzen-server.ts";
 import { startPdp } from "./pdp/service.ts";
 import type { Backend } from "./runner/backend.ts";
 import { openBuiltinBackend } from "./runner/builtin.ts";
@@ -21,6 +21,7 @@ import { openIsolateBackend } from "./runner/isolate/backend.ts";
 import { startRunner } from "./runner/service.ts";
 import type { Config } from "./shared/config.ts";
 import { authenticator } from "./shared/identity.ts";
+import { newId } from "./shared/ids.ts";
 import { startCheckpoints } from "./shared/journal/checkpoint.ts";
 import { openJetstreamJournal } from "./shared/journal/jetstream.ts";
 import type { Journal } from "./shared/journal/journal.ts";
@@ -33,7 +34,7 @@ import { natsClient } from "./shared/rpc/nats-client.ts";
 import { serveNats } from "./shared/rpc/nats-server.ts";
 import { type Service, service } from "./shared/rpc/service.ts";
 import type { Client } from "./shared/rpc/types.ts";
-import { readKeys, readSecrets, readSigner, readTrustedKeys } from "./shared/state-dir.ts";
+import { readKeys, readPolicyKeys, readSecrets, readSigner, readTrustedKeys } from "./shared/state-dir.ts";
 
 /**
  * The composition root: the only file that knows all five services. It decides which of them this process hosts and
@@ -135,10 +136,8 @@ class Host {
     const log = this.#options.log.child({ service: name });
     const now = this.#options.now ?? Date.now;
     switch (name) {
-      case "pdp": {
-        const pdp = await startPdp({ policyDir: config.policies, log });
-        return hosted(service(PdpService, pdp.handlers), pdp);
-      }
+      case "pdp":
+        return await this.#startPdp(log, now);
       case "ledger": {
         const budgets = loadBudgets(join(config.policies, "budgets.yaml"));
         const ledger = await startLedger({ journal: await this.#openJournal(), budgets, now, log });
@@ -149,7 +148,7 @@ class Host {
         return hosted(service(ApprovalsService, approvals.handlers), approvals);
       }
       case "runner": {
-        const bootId = uuidv7();
+        const bootId = newId();
         const backends = this.#options.backends ?? (await openBackends(config, { bootId, log, now }));
         const trustedKeys = readTrustedKeys(config);
         const { id: runnerId, max_concurrent: maxConcurrent } = config.runner;
@@ -159,6 +158,25 @@ class Host {
       case "broker":
         return await this.#startBroker(log, now);
     }
+  }
+
+  async #startPdp(log: Log, now: () => number): Promise<{ service: Service } & AsyncDisposable> {
+    const config = this.#config;
+    const tools = loadCatalog(join(config.policies, "tools"))
+      .list()
+      .map(({ manifest }) => manifest);
+    const journal = await this.#openJournal();
+    const trustedKeys = readPolicyKeys(config);
+    const stack = new AsyncDisposableStack();
+    const pdp = stack.use(await startPdp({ policyDir: config.policies, tools, journal, trustedKeys, now, log }));
+    if (config.policy.authzen !== undefined) {
+      const { listen, base_url: baseUrl } = config.policy.authzen;
+      const tls = config.tls === undefined ? undefined : readTls(config.tls);
+      const authenticate = authenticator(readKeys(config));
+      const server = stack.use(await startAuthzen({ listen, baseUrl, tls, authenticate, pdp, tools, now, log }));
+      log.info({ url: server.url }, "authzen.listening");
+    }
+    return { service: service(PdpService, pdp.handlers), [Symbol.asyncDispose]: () => stack.disposeAsync() };
   }
 
   async #startBroker(log: Log, now: () => number): Promise<{ service: Service } & AsyncDisposable> {
@@ -176,7 +194,7 @@ class Host {
       secrets: readSecrets(config),
       loops: { exactRepeatLimit: config.loops.exact_repeat_limit },
       now,
-      newId: uuidv7,
+      newId,
       log,
     });
     const checkpoints = startCheckpoints({ journal, everyMs: 60_000, signer, now });
@@ -276,6 +294,7 @@ async function connectNats(config: Config, name: string, as?: string): Promise<N
       name: `interlock ${name}`,
       maxReconnectAttempts: -1,
       reconnectTimeWait: 250,
+      noAsyncTraces: true, // a stack trace for every request, also for those that succeed
       ...(user === undefined ? {} : { user, ...password, inboxPrefix: `_INBOX_${user}` }),
     });
   } catch (error) {

@@ -100,7 +100,7 @@ function seconds(text: string): number {
   return value;
 }
 
-function readArguments(given: string | undefined): string {
+export function readArguments(given: string | undefined): string {
   if (given === undefined) return "{}";
   try {
     if (given === "-") return readFileSync(0, "utf8");

@@ -1,20 +1,31 @@
 import type { Command } from "commander";
-import { type FileProblem, FileProblems } from "../shared/yaml-file.ts";
-import { jsonLine } from "./print.ts";
+import { type FileProblem, FileProblems, formatProblem } from "../shared/yaml-file.ts";
+import { addPolicyAsk } from "./policy-ask.ts";
+import { addPolicyChange } from "./policy-change.ts";
+import { addPolicyTest } from "./policy-test.ts";
+import { jsonLine, printable } from "./print.ts";
 import { globalsOf } from "./session.ts";
 
-/** `policy check`: everything an operator writes, read as the services would read it. */
+/** `policy ...`: rules checked and tested before they are live, changed, and explained afterwards. */
 export function addPolicy(program: Command): void {
-  const policy = program.command("policy").description("check what operators write, before it is live");
+  const policy = program.command("policy").description("check, test, change and explain the rules");
+  addCheck(policy);
+  addPolicyTest(policy);
+  addPolicyChange(policy);
+  addPolicyAsk(policy);
+}
+
+function addCheck(policy: Command): void {
   policy
     .command("check [dir]")
     .description("read a policies directory as the services would: rules, tools, budgets")
     .action(async (dir: string | undefined, _: unknown, command: Command) => {
       const folder = dir ?? "policies";
-      const [{ loadCatalog }, { loadBudgets }, { checkPolicy }] = await Promise.all([
+      const [{ loadCatalog }, { loadBudgets }, { loadPolicy }, { checkPolicy }] = await Promise.all([
         import("../broker/catalog.ts"),
         import("../ledger/budgets.ts"),
         import("../pdp/load.ts"),
+        import("../pdp/check.ts"),
       ]);
       const problems: FileProblem[] = [];
       const gather = async <T>(read: () => T | Promise<T>): Promise<T | undefined> => {
@@ -26,15 +37,22 @@ export function addPolicy(program: Command): void {
           return undefined;
         }
       };
-      const rules = await gather(() => checkPolicy(folder));
+      const rules = await gather(() => loadPolicy(folder));
       const catalog = await gather(() => loadCatalog(`${folder}/tools`));
       const budgets = await gather(() => loadBudgets(`${folder}/budgets.yaml`));
+      const tools = catalog?.list().map(({ manifest }) => manifest);
+      const found = rules === undefined ? [] : await checkPolicy(rules, tools);
+      const placed = found.map((finding) => ({ ...finding, file: `${folder}/${finding.file}` }));
+      problems.push(...placed.filter(({ severity }) => severity === "error"));
       if (problems.length > 0) throw new FileProblems(problems);
-      const found = { revision: rules?.revision, rules: rules?.rules, tools: catalog?.size, budgets: budgets?.size };
-      if (globalsOf(command).json) console.log(jsonLine(found));
-      else
-        console.log(
-          `${folder} is sound: ${found.rules} rules, ${found.tools} tools, ${found.budgets} budgets; revision ${found.revision}`,
-        );
+      const warnings = placed.filter(({ severity }) => severity === "warning");
+      const counts = { rules: rules?.countRules(), tools: catalog?.size, budgets: budgets?.size };
+      if (globalsOf(command).json) {
+        console.log(jsonLine({ revision: rules?.revision, ...counts, warnings }));
+        return;
+      }
+      for (const warning of warnings) console.log(printable(`warning: ${formatProblem(warning)}`));
+      const sums = `${counts.rules} rules, ${counts.tools} tools, ${counts.budgets} budgets`;
+      console.log(`${folder} is sound: ${sums}; revision ${rules?.revision}`);
     });
 }

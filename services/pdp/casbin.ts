@@ -1,31 +1,28 @@
-import { DefaultRoleManager, newModelFromString } from "casbin";
-import { type Decision, decide, type Match, type WeighedRule } from "./decide.ts";
+import { newModelFromString } from "casbin";
+import type { Condition } from "./condition.ts";
+import type { WeighedRule } from "./decide.ts";
 import { call, type Expression, evaluateExpression, parseExpression } from "./expression.ts";
-import { type Facts, TOKENS, toRequest } from "./facts.ts";
-import { CHECKED, ConditionError, FUNCTIONS, glob } from "./functions.ts";
+import { TOKENS } from "./facts.ts";
+import { CHECKED, FUNCTIONS } from "./functions.ts";
+import { glob } from "./glob.ts";
+import { ConditionError } from "./values.ts";
 
 /**
- * Casbin, fed with few rules at a time. The model's matcher is the only judge of whether a rule matches; an index over
- * tenant, subject and tool chooses which rules it is asked about, so cost follows the rules that could match.
- *
- * 1. A compiled policy is never changed: a new one is built beside it and the pointer swapped.
- * 2. The index may offer a rule that does not match, never leave out one that does: hence the matcher is fixed.
- * 3. Every rule offered is asked, each by itself: one that throws spoils only its own answer (decide.ts, 3).
+ * Casbin. Its model says what a rule and a request are made of, and its evaluator runs the model's matcher: that matcher is
+ * the only judge of whether a rule matches (shards.ts chooses which are asked).
  */
 
 export type Rule = WeighedRule & {
   readonly tenant: string;
-  /** `*`, `agent:<name>` or `role:<name>`. */
+  /** `*`, `agent:<name>`, `user:<name>` or `role:<name>`. */
   readonly subject: string;
   /** `*`, `orders.refund`, `orders.*` or `group:<name>`. */
   readonly tool: string;
-  readonly when: Expression;
+  readonly when: Condition;
 };
 
-/** In a tenant, `from` (an agent, a role, a tool, a group) belongs to `to` (a role, a group). */
+/** In a tenant, `from` (an agent, a user, a role, a tool) belongs to `to` (a role, a group). */
 export type Link = { readonly from: string; readonly to: string; readonly tenant: string };
-
-export type CompiledPolicy = { readonly decide: (facts: Facts) => Decision };
 
 /** A model that is as the index needs it; `text` is its matcher, as Casbin spells it. */
 export type Model = { readonly text: string; readonly matcher: Expression };
@@ -78,52 +75,62 @@ export function parseModel(text: string): Model {
   return { text: matcher, matcher: parseExpression(matcher) };
 }
 
-type Shard = Map<string, Map<string, Rule[]>>;
+/** What the matcher says of one rule. */
+export type Answer =
+  | { readonly kind: "holds" }
+  | { readonly kind: "fails" }
+  /** The condition threw, or read what is not there. */
+  | { readonly kind: "broken"; readonly why: string }
+  /** It depends on arguments that are not known. */
+  | { readonly kind: "unknown" };
 
-export async function compilePolicy(
-  model: Model,
-  rules: readonly Rule[],
-  roles: readonly Link[],
-  groups: readonly Link[],
-): Promise<CompiledPolicy> {
-  const functions = {
+/** Asks the matcher about one rule after another, for one request. */
+export type Judge = (request: Readonly<Record<string, unknown>>) => (rule: Rule) => Answer;
+
+const HOLDS: Answer = { kind: "holds" };
+const FAILS: Answer = { kind: "fails" };
+const UNKNOWN: Answer = { kind: "unknown" };
+
+/** Does `from` reach `to` in this tenant, directly or through others? Casbin's g. */
+export type Reaches = (from: string, to: string, tenant: string) => boolean;
+
+/**
+ * A judge that is never changed. Casbin's g is answered from the closures of the revision (shards.ts) in place of its
+ * role manager, which walks the links anew for each question; differential.test.ts holds the two to the same answers.
+ */
+export function newJudge(model: Model, g: Reaches, g2: Reaches): Judge {
+  const functions: Record<string, unknown> = {
     ...CHECKED,
-    ...safeFunctions(),
+    ...Object.fromEntries(Object.entries(FUNCTIONS).map(([name, safe]) => [name, safe.call])),
     ...toolFunctions(),
-    g: await linked(roles),
-    g2: await linked(groups),
+    g,
+    g2,
   };
-  const shards = new Map<string, Shard>();
-  for (const rule of rules) {
-    const shard = getOr(shards, rule.tenant, (): Shard => new Map());
-    const byTool = getOr(shard, rule.subject, (): Map<string, Rule[]> => new Map());
-    getOr(byTool, rule.tool, (): Rule[] => []).push(rule);
-  }
   const matcher = withCondition(model.matcher);
-  const rolesOf = closures(roles);
-  const groupsOf = closures(groups);
-  return {
-    decide(facts) {
-      const { agent, tenant, tool } = facts;
-      const context: Context = { ...functions, ...toRequest(facts), p_tenant: "", p_subject: "", p_tool: "" };
-      if (facts.args === undefined) Object.defineProperty(context, "r_args", { get: refuseUnknownArguments });
-      const matches: Match[] = [];
-      const shard = shards.get(tenant);
-      if (shard !== undefined) {
-        const toolKeys = toolKeysOf(tool.name, [
-          ...tool.groups.map((group) => `group:${group}`),
-          ...groupsOf(tenant, tool.name),
-        ]);
-        for (const subject of ["*", ...rolesOf(tenant, `agent:${agent}`)]) {
-          const byTool = shard.get(subject);
-          if (byTool === undefined) continue;
-          for (const key of toolKeys) for (const rule of byTool.get(key) ?? []) ask(matcher, rule, context, matches);
-        }
-      }
-      return decide({ agent, tool: tool.name }, matches);
-    },
+  /** What the matcher reads: the functions by its prototype, the request, and the p_ values of the rule asked about. */
+  class Context implements RuleContext {
+    [name: string]: unknown;
+    p_tenant = "";
+    p_subject = "";
+    p_tool = "";
+    when: Expression = TRUE;
+    constructor(request: Readonly<Record<string, unknown>>) {
+      for (const name of REQUEST_NAMES) this[name] = request[name];
+      if (request["r_args"] === undefined) Object.defineProperty(this, "r_args", { get: refuseUnknownArguments });
+    }
+  }
+  Object.assign(Context.prototype, functions);
+  return (request) => {
+    const context = new Context(request);
+    context[WHEN] = () => evaluateExpression(context.when, context);
+    return (rule) => ask(matcher, rule, context);
   };
 }
+
+const REQUEST_NAMES = Object.keys(TOKENS).map((token) => `r_${token}`);
+const TRUE: Expression = { type: "Literal", value: true, raw: "true" };
+
+type RuleContext = { [name: string]: unknown; p_tenant: string; p_subject: string; p_tool: string; when: Expression };
 
 class UnknownArguments extends Error {}
 
@@ -131,28 +138,18 @@ function refuseUnknownArguments(): never {
   throw new UnknownArguments();
 }
 
-/** What the matcher reads; its p_ values are the rule's that is asked about. */
-type Context = { [name: string]: unknown; p_tenant: string; p_subject: string; p_tool: string };
-
-function ask(matcher: Expression, rule: Rule, context: Context, matches: Match[]): void {
+function ask(matcher: Expression, rule: Rule, context: RuleContext): Answer {
   context.p_tenant = rule.tenant;
   context.p_subject = rule.subject;
   context.p_tool = rule.tool;
-  context[WHEN] = () => evaluateExpression(rule.when, context);
+  context.when = rule.when.expression;
   try {
     const answer = evaluateExpression(matcher, context);
-    if (answer === false) return;
-    matches.push(
-      answer === true ? { kind: "holds", rule } : { kind: "broken", rule, why: "it is neither true nor false" },
-    );
+    if (answer === true) return HOLDS;
+    return answer === false ? FAILS : { kind: "broken", why: "it is neither true nor false" };
   } catch (error) {
-    if (error instanceof UnknownArguments) {
-      // What depends on them may go the caller's way: a yes counts, a no does not.
-      if (rule.outcome !== "deny") matches.push({ kind: "holds", rule });
-      return;
-    }
-    const why = error instanceof ConditionError ? error.message : "it failed";
-    matches.push({ kind: "broken", rule, why });
+    if (error instanceof UnknownArguments) return UNKNOWN;
+    return { kind: "broken", why: error instanceof ConditionError ? error.message : "it failed" };
   }
 }
 
@@ -188,44 +185,4 @@ export function toolFunctions() {
     groupMatch: (groups: readonly string[], pattern: string): boolean =>
       pattern.startsWith("group:") && groups.includes(pattern.slice("group:".length)),
   };
-}
-
-function safeFunctions(): Record<string, (...values: never[]) => boolean> {
-  return Object.fromEntries(Object.entries(FUNCTIONS).map(([name, safe]) => [name, safe.call]));
-}
-
-/** Casbin's g: does `from` reach `to` in this tenant? Not its memoised form, which keeps every name it is asked. */
-async function linked(links: readonly Link[]): Promise<(from: string, to: string, tenant: string) => boolean> {
-  const manager = new DefaultRoleManager(MAX_ROLE_DEPTH);
-  for (const { from, to, tenant } of links) await manager.addLink(from, to, tenant);
-  return (from, to, tenant) => manager.syncedHasLink(from, to, tenant);
-}
-
-/** Every pattern that this tool answers to. */
-function toolKeysOf(tool: string, groups: readonly string[]): ReadonlySet<string> {
-  const keys = new Set([tool, "*", ...groups]);
-  for (let dot = tool.indexOf("."); dot >= 0; dot = tool.indexOf(".", dot + 1)) keys.add(`${tool.slice(0, dot)}.*`);
-  return keys;
-}
-
-/** A name and all it belongs to, directly or through others, by tenant. */
-function closures(links: readonly Link[]): (tenant: string, from: string) => readonly string[] {
-  const key = (tenant: string, name: string): string => `${tenant} ${name}`;
-  const direct = new Map<string, string[]>();
-  for (const { from, to, tenant } of links) getOr(direct, key(tenant, from), () => []).push(to);
-  const known = new Map<string, readonly string[]>();
-  for (const { from, tenant } of links) {
-    const reached = new Set([from]);
-    for (const name of reached) for (const next of direct.get(key(tenant, name)) ?? []) reached.add(next);
-    known.set(key(tenant, from), [...reached]);
-  }
-  return (tenant, from) => known.get(key(tenant, from)) ?? [from];
-}
-
-function getOr<K, V>(map: Map<K, V>, key: K, make: () => V): V {
-  const found = map.get(key);
-  if (found !== undefined) return found;
-  const made = make();
-  map.set(key, made);
-  return made;
 }

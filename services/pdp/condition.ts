@@ -10,9 +10,13 @@ import { FUNCTIONS, type SafeFunction, type StaticType } from "./functions.ts";
  */
 
 export type Condition = {
+  /** As it was written. */
+  readonly text: string;
   readonly expression: Expression;
   /** Roles it names in g(), for the loader to check. */
   readonly roles: readonly string[];
+  /** The facts that its answer can depend on, as `["args", "amount"]`. */
+  readonly reads: readonly (readonly string[])[];
 };
 
 export type ConditionResult =
@@ -37,7 +41,7 @@ export function parseCondition(text: string): ConditionResult {
   try {
     const roles: string[] = [];
     const expression = asBoolean(check(parseExpression(text), roles), "the condition");
-    return { kind: "ok", condition: { expression, roles } };
+    return { kind: "ok", condition: { text, expression, roles, reads: readsOf(expression) } };
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     const message = error instanceof Refused ? error.message : `It cannot be read: ${error.message}.`;
@@ -115,9 +119,10 @@ function checkField(node: Extract<Expression, { type: "MemberExpression" }>): Ch
   if (object.type === "list") throw new Refused(`r.${path}: this is a list; use contains(list, value).`);
   if (object.type !== "object" && object.type !== "unknown")
     throw new Refused(`r.${path}: ${object.type} has no fields.`);
-  const fields = path.startsWith("time.") ? TOKENS["time"]?.fields : undefined;
+  const [token = ""] = path.split(".");
+  const fields = TOKENS[token]?.fields;
   if (fields !== undefined && !fields.includes(key)) {
-    throw new Refused(`r.${path} is no fact; there are ${names(fields, "r.time.")}.`);
+    throw new Refused(`r.${path} is no fact; there are ${names(fields, `r.${token}.`)}.`);
   }
   return { expression: call("$field", object.expression, literal(key), literal(path)), type: "unknown" };
 }
@@ -149,27 +154,33 @@ function checkCall(node: Extract<Expression, { type: "CallExpression" }>, roles:
   }
   for (const [i, argument] of args.entries()) checkArgument(name, safe, i, argument);
   for (const other of args.slice(1)) checkKnown(args[0], other);
-  return { expression: call(name, ...args.map((argument) => argument.expression)), type: "boolean" };
+  return { expression: call(name, ...args.map((argument) => argument.expression)), type: safe.returns };
 }
 
 function checkArgument(name: string, safe: SafeFunction, i: number, argument: Checked): void {
   const wanted = safe.parameters[i] ?? safe.rest ?? "unknown";
+  const { expression } = argument;
+  const written = expression.type === "Literal" && typeof expression.value === "string" ? expression.value : undefined;
+  const problem = written === undefined ? undefined : safe.problemOf?.(i, written);
+  if (problem !== undefined) throw new Refused(`Argument ${i + 1} of ${name}(): ${problem}.`);
   if (wanted === "unknown" || argument.type === "unknown" || wanted === argument.type) return;
   throw new Refused(`Argument ${i + 1} of ${name}() is ${argument.type}, not ${wanted}; write it as ${safe.usage}.`);
 }
 
-/** g(r.subject, 'role:x', r.tenant): Casbin's own role question, in its one safe form. */
+/** g(r.subject, 'role:x', r.tenant), or of r.person: Casbin's own role question, in its two safe forms. */
 function checkRoleCall(node: Extract<Expression, { type: "CallExpression" }>, roles: string[]): Checked {
   const [subject, role, tenant] = node.arguments;
   const reads = (argument: Expression | undefined, path: string): boolean =>
     argument?.type === "MemberExpression" && pathOf(argument) === path;
   if (
     node.arguments.length !== 3 ||
-    !reads(subject, "subject") ||
+    !(reads(subject, "subject") || reads(subject, "person")) ||
     !reads(tenant, "tenant") ||
     role?.type !== "Literal"
   ) {
-    throw new Refused("Ask for a role as g(r.subject, 'role:name', r.tenant).");
+    throw new Refused(
+      "Ask for a role as g(r.subject, 'role:name', r.tenant), or of the user with g(r.person, 'role:name', r.tenant).",
+    );
   }
   roles.push(String(role.value));
   const args = node.arguments.map((argument) => check(argument, roles).expression);
@@ -211,6 +222,35 @@ function checkBinary(operator: string, left: Checked, right: Checked): Checked {
   checkKnown(left, right);
   checkKnown(right, left);
   return { expression, type: "boolean" };
+}
+
+/** What the answer can depend on: the widest paths that are read. */
+function readsOf(expression: Expression): string[][] {
+  const path = pathRead(expression);
+  if (path !== undefined) return [path];
+  switch (expression.type) {
+    case "CallExpression":
+      return expression.arguments.flatMap(readsOf);
+    case "UnaryExpression":
+      return readsOf(expression.argument);
+    case "BinaryExpression":
+    case "LogicalExpression":
+      return [...readsOf(expression.left), ...readsOf(expression.right)];
+    default:
+      return [];
+  }
+}
+
+/** The path of one read: a token, a field of it, or whether it has a field. */
+function pathRead(expression: Expression): string[] | undefined {
+  if (expression.type === "Identifier")
+    return expression.name.startsWith("r_") ? [expression.name.slice(2)] : undefined;
+  if (expression.type !== "CallExpression" || expression.callee.type !== "Identifier") return undefined;
+  const [object, key] = expression.arguments;
+  if (!["$field", "has"].includes(expression.callee.name) || object === undefined || key?.type !== "Literal")
+    return undefined;
+  const parent = pathRead(object);
+  return parent === undefined ? undefined : [...parent, String(key.value)];
 }
 
 /** `r.impact == 'hihg'` would never hold: a deny rule with a slip would be no rule at all. */

@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { decide, type Match, mergeObligations, type Obligations, OUTCOMES, type Outcome } from "./decide.ts";
 
-const asked = { agent: "a", tool: "t.x" };
+const asked = { subject: "agent:a", tool: "t.x" };
 
 function holds(order: number, outcome: Outcome, obligations: Obligations = {}): Match {
   return { kind: "holds", rule: { at: `p.csv:${order}`, order, outcome, reason: `Because ${order}.`, obligations } };

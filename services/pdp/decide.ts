@@ -53,11 +53,15 @@ export type Decision = {
 
 const NONE: Obligations = {};
 
-export function decide(asked: { readonly agent: string; readonly tool: string }, matches: readonly Match[]): Decision {
+/** `subject` as `agent:support` or `user:olga`. */
+export function decide(
+  asked: { readonly subject: string; readonly tool: string },
+  matches: readonly Match[],
+): Decision {
   if (matches.length === 0) {
     return {
       outcome: "deny",
-      reasons: [`No rule allows agent ${asked.agent} to call ${asked.tool}.`],
+      reasons: [`No rule allows ${asked.subject.replace(":", " ")} to call ${asked.tool}.`],
       matchedRules: [],
       obligations: NONE,
     };

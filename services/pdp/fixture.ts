@@ -1,8 +1,8 @@
 import { copyFile, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Facts } from "./facts.ts";
-import { loadPolicy, type Policy } from "./load.ts";
+import { type Facts, NOTHING_SPENT } from "./facts.ts";
+import { buildPolicy, loadModel, type Policy } from "./load.ts";
 
 /** For tests of this room: policies from text, and facts that differ from an ordinary call in one thing. */
 
@@ -20,8 +20,11 @@ export async function withPolicyDir<T>(files: Record<string, string>, use: (dir:
   }
 }
 
-export function policyOf(...lines: readonly string[]): Promise<Policy> {
-  return withPolicyDir({ "policy.csv": lines.join("\n") }, loadPolicy);
+const model = loadModel(POLICIES);
+
+/** A policy of one file, policy.csv, of these lines. */
+export async function policyOf(...lines: readonly string[]): Promise<Policy> {
+  return await buildPolicy(await model, new Map([["policy.csv", lines.join("\n")]]));
 }
 
 export type FactsChange = Partial<Omit<Facts, "tool">> & { readonly tool?: Partial<Facts["tool"]> };
@@ -37,6 +40,8 @@ export function factsOf(change: FactsChange = {}): Facts {
     args: {},
     labels: [],
     loop: "clear",
+    chain: [],
+    spent: NOTHING_SPENT,
     timeMs: Date.UTC(2026, 2, 4, 10, 30),
     ...rest,
     tool: { name: "orders.refund", version: "1.0.0", impact: "low", effects: [], groups: [], ...tool },

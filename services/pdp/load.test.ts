@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { FileProblems } from "../shared/yaml-file.ts";
 import { POLICIES, policyOf, withPolicyDir } from "./fixture.ts";
-import { checkPolicy, loadPolicy } from "./load.ts";
+import { loadPolicy } from "./load.ts";
 
 const GOOD = "p, t, *, *, allow, true, Because.";
 const MODEL = readFileSync(join(POLICIES, "model.conf"), "utf8");
@@ -33,7 +33,7 @@ const BAD_LINES: [line: string, problem: string][] = [
   ['p, t, *, *, allow, r.impact == "low", Because.', ":2: A quote stands in the middle of a field"],
   ["p, t, *, *, allow, true, Because\u0000.", ":2: It has a control character"],
   ["p, *, *, *, allow, true, Because.", ":2: tenant: Name one tenant"],
-  ["p, t, clerk, *, allow, true, Because.", ":2: subject: Write agent:<name>, role:<name>, or *"],
+  ["p, t, clerk, *, allow, true, Because.", ":2: subject: Write agent:<name>, user:<name>, role:<name>, or *"],
   ["p, t, *, orders*, allow, true, Because.", ":2: tool: Write a tool's name"],
   ["p, t, *, *.lookup, allow, true, Because.", ":2: tool: Write a tool's name"],
   ["p, t, *, *, permit, true, Because.", ":2: outcome: 'permit' is no outcome; write allow, require_approval, deny."],
@@ -66,7 +66,7 @@ const BAD_LINES: [line: string, problem: string][] = [
   ],
   ["g, agent:a, role:r", ":2: Write g, who, role, tenant; here are 2 columns after g."],
   ["g, agent:a, role:r, t, x", ":2: Write g, who, role, tenant; here are 4 columns after g."],
-  ["g, a, role:r, t", ":2: who: Write agent:<name> or role:<name>."],
+  ["g, a, role:r, t", ":2: who: Write agent:<name>, user:<name> or role:<name>."],
   ["g, agent:a, r, t", ":2: role: Write role:<name>."],
   ["g, agent:a, role:r, *", ":2: tenant: Name one tenant"],
   ["g2, orders.*, group:g, t", ":2: tool: Write one tool's name"],
@@ -185,8 +185,8 @@ describe("the revision", () => {
   });
 });
 
-test("checkPolicy counts the rules of all files", async () => {
+test("the rules of all files are counted", async () => {
   const files = { "a.csv": GOOD, "b.csv": "p, u, *, *, deny, true, No.\ng, agent:a, role:r, u" };
-  const checked = await withPolicyDir(files, checkPolicy);
-  expect(checked).toEqual({ rules: 2, revision: expect.stringMatching(/^[0-9a-f]{64}$/) });
+  const policy = await withPolicyDir(files, loadPolicy);
+  expect([policy.countRules(), policy.countRules("u"), policy.countRules("nobody")]).toEqual([2, 1, 0]);
 });

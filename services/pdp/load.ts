@@ -1,11 +1,14 @@
-import { readdir, readFile } from "node:fs/promises";
-import { basename, join } from "node:path";
-import { canonicalJson, sha256Hex } from "../shared/json.ts";
+import { createHash } from "node:crypto";
+import { join } from "node:path";
+import { sha256Hex } from "../shared/json.ts";
 import { type FileProblem, FileProblems } from "../shared/yaml-file.ts";
-import { compilePolicy, type Link, MAX_ROLE_DEPTH, type Model, ModelError, parseModel, type Rule } from "./casbin.ts";
+import { breathe } from "./breathe.ts";
+import { type Bundle, readBundle, readText } from "./bundle.ts";
+import { type Link, MAX_ROLE_DEPTH, type Model, ModelError, parseModel, type Rule } from "./casbin.ts";
 import type { Decision } from "./decide.ts";
 import type { Facts } from "./facts.ts";
-import { type LineRule, parsePolicyLine } from "./lines.ts";
+import { type KnownConditions, type LineRule, parsePolicyLine } from "./lines.ts";
+import { type CompiledPolicy, type CompileOptions, compilePolicy } from "./shards.ts";
 
 /** One revision of the policy. Never changed once built. */
 export type Policy = {
@@ -14,144 +17,201 @@ export type Policy = {
   /** How many rules: all, or one tenant's. */
   readonly countRules: (tenant?: string) => number;
   readonly decide: (facts: Facts) => Decision;
+  readonly compiled: CompiledPolicy;
+  readonly rules: readonly Rule[];
+  /** Who has which role, and which tool is in which group. */
+  readonly roles: readonly Link[];
+  readonly groups: readonly Link[];
+  readonly bundle: Bundle;
 };
 
 export const MAX_RULES = 200_000;
+/** Of one policy, so many problems are told. */
+const MAX_PROBLEMS = 100;
 
 /** A line that was understood, for checks across lines. */
 type Placed<T> = { readonly value: T; readonly file: string; readonly line: number };
 type Files = {
-  readonly rules: Placed<LineRule & Pick<Rule, "at" | "order">>[];
+  readonly rules: Placed<Rule>[];
   readonly roles: Placed<Link>[];
   readonly groups: Placed<Link>[];
-  /** Every line that is not blank, as the revision hashes it. */
-  readonly content: [file: string, line: number, text: string][];
+  readonly seen: Map<string, string>;
 };
 type Report = (file: string, line: number | undefined, field: string, message: string) => void;
 
+export type BuildOptions = CompileOptions & {
+  /** The only tenant that its lines may name; absent: any. */
+  readonly tenant?: string;
+  /** Where its files are, for what is said of them. */
+  readonly dir?: string;
+};
+
 /** @throws FileProblems with every problem of the directory. */
-export async function loadPolicy(dir: string): Promise<Policy> {
+export async function loadPolicy(dir: string, options: CompileOptions = {}): Promise<Policy> {
   const problems: FileProblem[] = [];
-  const report: Report = (file, line, field, message) => problems.push({ file, line, field, message });
-  const files: Files = { rules: [], roles: [], groups: [], content: [] };
-  const modelFile = join(dir, "model.conf");
-  const modelText = await readText(modelFile, report);
-  const model = modelText === undefined ? undefined : readModel(modelFile, modelText, report);
-  for (const file of await csvFiles(dir, report)) {
-    const text = await readText(file, report);
-    if (text !== undefined) readRules(file, text, files, report);
+  const gather = async <T>(read: Promise<T>): Promise<T | undefined> =>
+    await read.catch((error: unknown) => {
+      if (!(error instanceof FileProblems)) throw error;
+      problems.push(...error.problems);
+      return undefined;
+    });
+  const [model, bundle] = [await gather(loadModel(dir)), await gather(readBundle(dir))];
+  const parsed = bundle === undefined ? undefined : await parseRules(bundle, { dir });
+  problems.push(...(parsed?.problems ?? []));
+  if (model === undefined || bundle === undefined || parsed === undefined || problems.length > 0) {
+    throw new FileProblems(problems);
   }
-  checkAcross(files, report);
-  if (model === undefined || problems.length > 0) throw new FileProblems(problems);
-  const values = <T>(placed: readonly Placed<T>[]): T[] => placed.map(({ value }) => value);
-  const compiled = await compilePolicy(model, values(files.rules), values(files.roles), values(files.groups));
-  const tenants = new Map<string, number>();
-  for (const { value } of files.rules) tenants.set(value.tenant, (tenants.get(value.tenant) ?? 0) + 1);
-  return {
-    revision: sha256Hex(canonicalJson([model.text, files.content])),
-    countRules: (tenant) => (tenant === undefined ? files.rules.length : (tenants.get(tenant) ?? 0)),
-    decide: compiled.decide,
-  };
+  return await assemble(model, bundle, parsed, options);
 }
 
-/** What `policy check` asks. @throws FileProblems, as loadPolicy. */
-export async function checkPolicy(dir: string): Promise<{ readonly revision: string; readonly rules: number }> {
-  const policy = await loadPolicy(dir);
-  return { revision: policy.revision, rules: policy.countRules() };
-}
-
-async function csvFiles(dir: string, report: Report): Promise<string[]> {
-  try {
-    const files = (await readdir(dir)).filter((name) => name.endsWith(".csv")).toSorted();
-    if (files.length === 0) report(dir, undefined, "", "There is no *.csv file with rules here; write policy.csv.");
-    return files.map((name) => join(dir, name));
-  } catch (error) {
-    report(dir, undefined, "", `The directory cannot be read (${codeOf(error)}); give the one that holds model.conf.`);
-    return [];
-  }
-}
-
-async function readText(file: string, report: Report): Promise<string | undefined> {
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(await readFile(file));
-  } catch (error) {
-    report(file, undefined, "", `The file cannot be read as UTF-8 text (${codeOf(error)}).`);
-    return undefined;
-  }
-}
-
-function codeOf(error: unknown): string {
-  return (error as NodeJS.ErrnoException).code ?? "unreadable";
-}
-
-function readModel(file: string, text: string, report: Report): Model | undefined {
+/** @throws FileProblems */
+export async function loadModel(dir: string): Promise<Model> {
+  const file = join(dir, "model.conf");
+  const text = await readText(file);
   try {
     return parseModel(text);
   } catch (error) {
     if (!(error instanceof ModelError)) throw error;
     const at = text.split("\n").findIndex((line) => new RegExp(`^\\s*${error.key}\\s*=`).test(line));
-    report(file, at < 0 || error.key === "" ? undefined : at + 1, error.key, error.message);
-    return undefined;
+    const line = at < 0 || error.key === "" ? undefined : at + 1;
+    throw new FileProblems([{ file, line, field: error.key, message: error.message }]);
   }
 }
 
-function readRules(file: string, text: string, files: Files, report: Report): void {
-  for (const [i, raw] of text.split(/\r?\n/).entries()) {
-    const line = i + 1;
-    const at = `${basename(file)}:${line}`;
-    const parsed = parsePolicyLine(raw);
-    switch (parsed.kind) {
-      case "blank":
-        continue;
-      case "broken":
-        for (const { field, message } of parsed.problems) report(file, line, field, message);
-        continue;
-      case "rule":
-        files.rules.push({ value: { ...parsed.rule, at, order: files.rules.length }, file, line });
-        break;
-      case "role":
-        files.roles.push({ value: parsed.link, file, line });
-        break;
-      case "group":
-        files.groups.push({ value: parsed.link, file, line });
-        break;
+/**
+ * Parses, checks and indexes the rules, a little at a time: what else the process does goes on meanwhile.
+ * @throws FileProblems with every problem found, up to MAX_PROBLEMS.
+ */
+export async function buildPolicy(model: Model, bundle: Bundle, options: BuildOptions = {}): Promise<Policy> {
+  const parsed = await parseRules(bundle, options);
+  if (parsed.problems.length > 0) throw new FileProblems(parsed.problems);
+  return await assemble(model, bundle, parsed, options);
+}
+
+type Parsed = { readonly files: Files; readonly problems: readonly FileProblem[]; readonly digest: string };
+
+async function parseRules(bundle: Bundle, { dir = "", tenant }: Pick<BuildOptions, "dir" | "tenant">): Promise<Parsed> {
+  const problems: FileProblem[] = [];
+  const report: Report = (file, line, field, message) => {
+    if (problems.length < MAX_PROBLEMS) problems.push({ file: join(dir, file), line, field, message });
+  };
+  const files: Files = { rules: [], roles: [], groups: [], seen: new Map() };
+  const hash = createHash("sha256");
+  const conditions: KnownConditions = new Map();
+  for (const [file, text] of bundle) {
+    if (!file.endsWith(".csv")) continue;
+    for (const { line, raw } of linesOf(text)) {
+      await breathe();
+      if (readLine(file, line, raw, { files, conditions, report, tenant }))
+        hash.update(JSON.stringify([file, line, raw.trim()]));
+      if (files.rules.length <= MAX_RULES) continue;
+      const message = `There are more than ${MAX_RULES} rules; use roles, prefixes and groups.`;
+      return { files, problems: [{ file: join(dir, file), line, field: "", message }], digest: "" };
     }
-    files.content.push([basename(file), line, raw.trim()]);
   }
+  await checkRoles(files, report);
+  return { files, problems, digest: hash.digest("hex") };
+}
+
+async function assemble(
+  model: Model,
+  bundle: Bundle,
+  { files, digest }: Parsed,
+  options: CompileOptions,
+): Promise<Policy> {
+  const rules = files.rules.map(({ value }) => value);
+  const roles = files.roles.map(({ value }) => value);
+  const groups = files.groups.map(({ value }) => value);
+  const compiled = await compilePolicy(model, rules, roles, groups, options);
+  const tenants = new Map<string, number>();
+  for (const rule of rules) tenants.set(rule.tenant, (tenants.get(rule.tenant) ?? 0) + 1);
+  return {
+    revision: sha256Hex(JSON.stringify([model.text, digest])),
+    countRules: (tenant) => (tenant === undefined ? rules.length : (tenants.get(tenant) ?? 0)),
+    decide: compiled.decide,
+    ...{ compiled, rules, roles, groups, bundle },
+  };
+}
+
+/** Counted from 1, without what ends them. */
+export function* linesOf(text: string): Generator<{ line: number; raw: string }> {
+  for (let from = 0, line = 1; from <= text.length; line++) {
+    const end = text.indexOf("\n", from);
+    const until = end < 0 ? text.length : end;
+    yield { line, raw: text.slice(from, text[until - 1] === "\r" ? until - 1 : until) };
+    from = until + 1;
+  }
+}
+
+type Reading = {
+  readonly files: Files;
+  readonly conditions: KnownConditions;
+  readonly report: Report;
+  readonly tenant: string | undefined;
+};
+
+/** False for a line that says nothing. */
+function readLine(file: string, line: number, raw: string, { files, conditions, report, tenant }: Reading): boolean {
+  const parsed = parsePolicyLine(raw, conditions);
+  const own = (named: string): void => {
+    if (tenant === undefined || tenant === named) return;
+    report(file, line, "tenant", `This is tenant ${named}'s, and you change the policy of ${tenant}; leave it out.`);
+  };
+  switch (parsed.kind) {
+    case "blank":
+      return false;
+    case "broken":
+      for (const { field, message } of parsed.problems) report(file, line, field, message);
+      return true;
+    case "rule": {
+      own(parsed.rule.tenant);
+      const at = `${file}:${line}`;
+      const first = files.seen.get(parsed.key);
+      if (first !== undefined) report(file, line, "", `It says the same as ${first}; remove one of them.`);
+      files.seen.set(parsed.key, first ?? at);
+      files.rules.push({ value: placed(parsed.rule, at, files.rules.length), file, line });
+      return true;
+    }
+    case "role":
+      own(parsed.link.tenant);
+      files.roles.push({ value: parsed.link, file, line });
+      return true;
+    case "group":
+      own(parsed.link.tenant);
+      files.groups.push({ value: parsed.link, file, line });
+      return true;
+  }
+}
+
+function placed(rule: LineRule, at: string, order: number): Rule {
+  return { ...rule, at, order };
 }
 
 /** What one line alone cannot show. A role nobody has is a slip: in a deny rule it would be no rule at all. */
-function checkAcross(files: Files, report: Report): void {
-  if (files.rules.length > MAX_RULES) {
-    const { file, line } = files.rules[MAX_RULES] as Placed<LineRule>;
-    report(file, line, "", `There are more than ${MAX_RULES} rules; use roles, prefixes and groups.`);
-  }
+async function checkRoles(files: Files, report: Report): Promise<void> {
   const granted = new Set(files.roles.map(({ value }) => `${value.tenant} ${value.to}`));
   const grantMissing = (tenant: string, role: string) =>
     `Nobody in tenant ${tenant} has ${role}: mend the name, or grant it with a line g, agent:<name>, ${role}, ${tenant}.`;
-  const seen = new Map<string, string>();
   for (const { value: rule, file, line } of files.rules) {
+    await breathe();
     if (rule.subject.startsWith("role:") && !granted.has(`${rule.tenant} ${rule.subject}`)) {
       report(file, line, "subject", grantMissing(rule.tenant, rule.subject));
     }
-    for (const role of rule.rolesAsked) {
+    for (const role of rule.when.roles) {
       if (!granted.has(`${rule.tenant} ${role}`)) report(file, line, "when", grantMissing(rule.tenant, role));
     }
-    const { at, order, ...content } = rule;
-    const key = JSON.stringify(content);
-    const first = seen.get(key);
-    if (first !== undefined) report(file, line, "", `It says the same as ${first}; remove one of them.`);
-    seen.set(key, first ?? at);
   }
-  checkRoleDepth(files.roles, report);
+  await checkRoleDepth(files.roles, report);
 }
 
 /** Casbin stops following roles at a depth, silently: what would be cut off is refused here. */
-function checkRoleDepth(roles: readonly Placed<Link>[], report: Report): void {
+async function checkRoleDepth(roles: readonly Placed<Link>[], report: Report): Promise<void> {
   const parents = new Map<string, string[]>();
   for (const { value } of roles) {
     const key = `${value.tenant} ${value.from}`;
-    parents.set(key, [...(parents.get(key) ?? []), `${value.tenant} ${value.to}`]);
+    const known = parents.get(key);
+    if (known === undefined) parents.set(key, [`${value.tenant} ${value.to}`]);
+    else known.push(`${value.tenant} ${value.to}`);
   }
   const depths = new Map<string, number>();
   const depthOf = (name: string, below: readonly string[]): number => {
@@ -163,6 +223,7 @@ function checkRoleDepth(roles: readonly Placed<Link>[], report: Report): void {
     return depth;
   };
   for (const { value, file, line } of roles) {
+    await breathe();
     if (depthOf(`${value.tenant} ${value.from}`, []) > MAX_ROLE_DEPTH) {
       report(
         file,

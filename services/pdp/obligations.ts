@@ -79,3 +79,24 @@ function wholeNumber(text: string, max: number): number | undefined {
 function refused(message: string): ObligationsResult {
   return { kind: "refused", message };
 }
+
+/** As a rule's last column has them. */
+export function obligationsText(obligations: Obligations): string {
+  return pairsOf(obligations)
+    .map(([name, value]) => `${name}=${value}`)
+    .join(";");
+}
+
+export function namesOfObligations(obligations: Obligations): string[] {
+  return pairsOf(obligations).map(([name]) => name);
+}
+
+function pairsOf({ limits, approverGroup, quorum, approvalTtlMs }: Obligations): [name: string, value: string][] {
+  const all: [string, string | number | undefined][] = [
+    ["approver_group", approverGroup],
+    ["quorum", quorum],
+    ["ttl", approvalTtlMs === undefined ? undefined : `${approvalTtlMs / 1000}s`],
+    ...Object.entries(LIMITS).map(([name, key]): [string, number | undefined] => [name, limits?.[key]]),
+  ];
+  return all.flatMap(([name, value]) => (value === undefined ? [] : [[name, String(value)]]));
+}

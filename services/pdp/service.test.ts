@@ -9,19 +9,10 @@ import {
   GetRevisionRequestSchema,
 } from "../../proto/interlock/v1/pdp_pb.ts";
 import { DecisionKind, type FactsSchema, Impact, LoopVerdict } from "../../proto/interlock/v1/types_pb.ts";
-import { silentLog } from "../shared/log.ts";
 import type { RpcError } from "../shared/rpc/errors.ts";
-import type { Caller, HandlerContext } from "../shared/rpc/types.ts";
+import type { Caller } from "../shared/rpc/types.ts";
 import { POLICIES, withPolicyDir } from "./fixture.ts";
-import { startPdp } from "./service.ts";
-
-const broker: Caller = { kind: "service", name: "broker" };
-const operator: Caller = { kind: "person", tenant: "demo", name: "olga", roles: ["operator"], groups: [] };
-
-function contextOf(caller: Caller): HandlerContext {
-  const signal = new AbortController().signal;
-  return { caller, signal, deadlineMs: undefined, traceParent: "", method: "" };
-}
+import { broker, contextOf, openPdp, operator } from "./service-fixture.ts";
 
 const refund = {
   principal: { tenant: "demo", agent: "support", session: "s1", user: "" },
@@ -33,7 +24,7 @@ const refund = {
 } satisfies MessageInitShape<typeof FactsSchema>;
 
 async function decide(facts: MessageInitShape<typeof FactsSchema>, caller: Caller = broker) {
-  await using pdp = await startPdp({ policyDir: POLICIES, log: silentLog });
+  await using pdp = await openPdp(POLICIES);
   const answer = await pdp.handlers.decide(create(DecideRequestSchema, { facts }), contextOf(caller));
   return create(DecideResponseSchema, answer).decision;
 }
@@ -91,7 +82,7 @@ describe("Decide", () => {
   });
 
   test("refuses a request without facts", async () => {
-    await using pdp = await startPdp({ policyDir: POLICIES, log: silentLog });
+    await using pdp = await openPdp(POLICIES);
     const answer = pdp.handlers.decide(create(DecideRequestSchema), contextOf(broker));
     await expect(answer).rejects.toMatchObject({ code: "INVALID_ARGUMENT", field: "facts.principal" });
   });
@@ -102,7 +93,7 @@ describe("who may ask", () => {
     ["an agent", { kind: "agent", tenant: "demo", agent: "support" }],
     ["a reviewer", { ...operator, roles: ["reviewer"] }],
   ])("not %s", async (_name, caller) => {
-    await using pdp = await startPdp({ policyDir: POLICIES, log: silentLog });
+    await using pdp = await openPdp(POLICIES);
     const { handlers } = pdp;
     const context = contextOf(caller);
     const refusal = { code: "PERMISSION_DENIED", reason: "OPERATOR_ONLY" };
@@ -131,7 +122,7 @@ describe("who may ask", () => {
 
 describe("DecideBatch", () => {
   test("decides each by itself, by one revision", async () => {
-    await using pdp = await startPdp({ policyDir: POLICIES, log: silentLog });
+    await using pdp = await openPdp(POLICIES);
     const small = { ...refund, argumentsJson: '{"amount_usd_micros":1}' };
     const request = create(DecideBatchRequestSchema, { facts: [refund, small] });
     const { decisions } = await pdp.handlers.decideBatch(request, contextOf(broker));
@@ -140,7 +131,7 @@ describe("DecideBatch", () => {
   });
 
   test("names the facts at fault, and bounds their number", async () => {
-    await using pdp = await startPdp({ policyDir: POLICIES, log: silentLog });
+    await using pdp = await openPdp(POLICIES);
     const ask = (facts: MessageInitShape<typeof FactsSchema>[]) =>
       pdp.handlers.decideBatch(create(DecideBatchRequestSchema, { facts }), contextOf(broker));
     await expect(ask([refund, { ...refund, labels: ["x"] }])).rejects.toMatchObject({ field: "facts[1].labels.0" });
@@ -151,7 +142,7 @@ describe("DecideBatch", () => {
 test("GetRevision: a service sees all rules, an operator those of their tenant", async () => {
   const files = { "policy.csv": "p, demo, *, *, allow, true, Yes.\np, other, *, *, deny, true, No." };
   await withPolicyDir(files, async (policyDir) => {
-    await using pdp = await startPdp({ policyDir, log: silentLog });
+    await using pdp = await openPdp(policyDir);
     const ask = (caller: Caller) => pdp.handlers.getRevision(create(GetRevisionRequestSchema), contextOf(caller));
     const seen = await ask(broker);
     expect(seen).toEqual({ revision: expect.stringMatching(/^[0-9a-f]{64}$/), rules: 2 });
@@ -161,12 +152,12 @@ test("GetRevision: a service sees all rules, an operator those of their tenant",
 
 test("a policy that is not sound does not start", async () => {
   await withPolicyDir({ "policy.csv": "p, demo" }, async (policyDir) => {
-    await expect(startPdp({ policyDir, log: silentLog })).rejects.toThrow(/policy\.csv:1: A rule is p, /);
+    await expect(openPdp(policyDir)).rejects.toThrow(/policy\.csv:1: A rule is p, /);
   });
 });
 
 test("disposing twice is fine", async () => {
-  const pdp = await startPdp({ policyDir: POLICIES, log: silentLog });
+  const pdp = await openPdp(POLICIES);
   await pdp[Symbol.asyncDispose]();
   await expect(pdp[Symbol.asyncDispose]()).resolves.toBeUndefined();
 });
@@ -179,7 +170,7 @@ describe("DecidePossible", () => {
     ["another tenant is another policy", { principal: { ...refund.principal, tenant: "none" } }, DecisionKind.DENY],
   ];
   test.each(cases)("%s", async (_, change, want) => {
-    await using pdp = await startPdp({ policyDir: POLICIES, log: silentLog });
+    await using pdp = await openPdp(POLICIES);
     const facts = [{ ...refund, labels: [], argumentsJson: "", ...change }];
     const request = create(DecidePossibleRequestSchema, { facts });
     const answer = create(DecidePossibleResponseSchema, await pdp.handlers.decidePossible(request, contextOf(broker)));

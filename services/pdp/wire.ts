@@ -1,4 +1,5 @@
 import type { MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { z } from "zod";
 import {
   DecisionKind,
@@ -11,7 +12,7 @@ import { JsonError, type JsonObject, parseJson } from "../shared/json.ts";
 import { NAME, TOOL_NAME } from "../shared/names.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Decision, Limits, Outcome } from "./decide.ts";
-import { EFFECTS, type Facts, LABELS } from "./facts.ts";
+import { EFFECTS, type Facts, LABELS, NOTHING_SPENT, SPENT_UNITS } from "./facts.ts";
 
 /** Protobuf to our own types and back. What is unspecified or unknown is refused, never defaulted. */
 
@@ -49,6 +50,9 @@ const argumentsJson = z.string().transform((text, context): JsonObject => {
   }
 });
 
+const MAX_ANCESTORS = 64;
+const amount = z.bigint().min(0n).max(BigInt(Number.MAX_SAFE_INTEGER), "it is beyond 2^53 - 1").transform(Number);
+
 const factsSchema = z
   .object({
     principal: z.object({ tenant: name, agent: name, session: nameOrEmpty, user: nameOrEmpty }, "name who asks"),
@@ -69,18 +73,26 @@ const factsSchema = z
       [LoopVerdict.REPEATING]: "repeating",
       [LoopVerdict.STOPPED]: "stopped",
     }),
+    ancestors: z
+      .array(z.object({ tool: z.string().regex(TOOL_NAME, "use dotted lower-case words, e.g. code.run") }))
+      .max(MAX_ANCESTORS, `send at most ${MAX_ANCESTORS}`),
+    spent: z
+      .array(z.object({ unit: z.enum(SPENT_UNITS, `use ${SPENT_UNITS.join(", ")}`), value: amount }))
+      .max(SPENT_UNITS.length),
     time: z.object(
       { seconds: z.bigint().min(0n).max(MAX_SECONDS), nanos: z.int().min(0).max(999_999_999) },
       "give the time of the call",
     ),
   })
   .transform(
-    ({ principal, tool, argumentsJson: args, labels, loop, time }): Facts => ({
+    ({ principal, tool, argumentsJson: args, labels, loop, time, ancestors, spent }): Facts => ({
       ...principal,
       tool,
       args,
       labels,
       loop,
+      chain: ancestors.map((ancestor) => ancestor.tool),
+      spent: { ...NOTHING_SPENT, ...Object.fromEntries(spent.map(({ unit, value }) => [unit, value])) },
       timeMs: Number(time.seconds) * 1000 + Math.floor(time.nanos / 1e6),
     }),
   );
@@ -108,11 +120,30 @@ export function parseFacts(
   });
 }
 
+const IMPACTS = { low: Impact.LOW, medium: Impact.MEDIUM, high: Impact.HIGH } as const;
+const VERDICTS = { clear: LoopVerdict.CLEAR, repeating: LoopVerdict.REPEATING, stopped: LoopVerdict.STOPPED } as const;
+
+export function toFacts(facts: Facts): MessageInitShape<typeof FactsSchema> {
+  const { tenant, agent, session, user, tool, args, labels, loop, timeMs, chain, spent } = facts;
+  return {
+    principal: { tenant, agent, session, user },
+    tool: { ...tool, impact: IMPACTS[tool.impact], effects: [...tool.effects], groups: [...tool.groups] },
+    argumentsJson: JSON.stringify(args ?? {}),
+    labels: [...labels],
+    loop: VERDICTS[loop],
+    time: timestampFromMs(timeMs),
+    ancestors: chain.map((name) => ({ tool: name })),
+    spent: Object.entries(spent).flatMap(([unit, value]) => (value === 0 ? [] : [{ unit, value: BigInt(value) }])),
+  };
+}
+
 const KINDS: Readonly<Record<Outcome, DecisionKind>> = {
   allow: DecisionKind.ALLOW,
   deny: DecisionKind.DENY,
   require_approval: DecisionKind.REQUIRE_APPROVAL,
 };
+
+export const toKind = (outcome: Outcome): DecisionKind => KINDS[outcome];
 
 export function toDecision(decision: Decision, revision: string): MessageInitShape<typeof DecisionSchema> {
   const { limits, approverGroup, quorum, approvalTtlMs } = decision.obligations;

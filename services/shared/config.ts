@@ -57,6 +57,27 @@ const nats = z.strictObject({
     .describe("user of the journal's connection, where JetStream has an account of its own; default: user"),
 });
 
+const hostPort = z.string().regex(/^[^\s:]+:\d{1,5}$/, "write host:port, e.g. 127.0.0.1:7443");
+
+const policy = z.strictObject({
+  trusted_keys: z
+    .array(z.string())
+    .default([])
+    .describe(
+      "public PEMs; when there are any, only policies signed by one of them are used, files and revisions alike",
+    ),
+  authzen: z
+    .strictObject({
+      listen: hostPort.describe("where AuthZEN 1.0 is served; with tls where the process has it"),
+      base_url: z
+        .url({ protocol: /^https$/, error: "begin with https://" })
+        .optional()
+        .describe("what its metadata names it by; default: where it listens"),
+    })
+    .optional()
+    .describe("set: the pdp answers AuthZEN 1.0 over HTTP too"),
+});
+
 const runner = z.strictObject({
   id: name.default("runner-1"),
   isolates: z
@@ -79,10 +100,7 @@ const runner = z.strictObject({
 });
 
 export const configSchema = z.strictObject({
-  listen: z
-    .string()
-    .regex(/^[^\s:]+:\d{1,5}$/, "write host:port, e.g. 127.0.0.1:7443")
-    .default("127.0.0.1:7443"),
+  listen: hostPort.default("127.0.0.1:7443"),
   tls: tls.optional(),
   state: z.string().default(".interlock").describe("directory of the journal, keys and credentials"),
   policies: z.string().default("policies").describe("directory of model.conf, policy.csv, budgets.yaml and tools/"),
@@ -95,6 +113,7 @@ export const configSchema = z.strictObject({
     .optional()
     .describe("public PEMs whose permits the runner accepts; default: signing.pub.pem in state"),
   secrets: z.array(z.string()).default([]).describe("files whose content is masked wherever it appears in output"),
+  policy: policy.prefault({}),
   runner: runner.prefault({}),
   loops: z
     .strictObject({ exact_repeat_limit: z.int().min(1).max(1000).default(3) })

@@ -39,7 +39,7 @@ export type Verifier = {
 };
 
 /** What a signature is for goes under it, so that a receipt can never pass for a permit. */
-export type Purpose = "permit" | "receipt" | "checkpoint";
+export type Purpose = "permit" | "receipt" | "checkpoint" | "policy";
 
 export function newSigningKeyPem(): string {
   return generateKeyPairSync("ed25519").privateKey.export({ type: "pkcs8", format: "pem" }).toString();

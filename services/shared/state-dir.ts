@@ -51,13 +51,23 @@ export function readKeys(config: Config): readonly ApiKey[] {
 
 /** @throws FileProblems when the key is missing or no Ed25519 key. */
 export function readSigner(config: Config): Signer {
-  return readAs(config.signing_key ?? join(config.state, "signing.pem"), signerFromPem);
+  return readSignerFile(config.signing_key ?? join(config.state, "signing.pem"));
+}
+
+/** @throws FileProblems when the file is missing or no Ed25519 key. */
+export function readSignerFile(file: string): Signer {
+  return readAs(file, signerFromPem);
 }
 
 /** The public keys whose permits this machine's runner accepts. @throws FileProblems */
 export function readTrustedKeys(config: Config): readonly KeyObject[] {
   const files = config.trusted_keys ?? [join(config.state, "signing.pub.pem")];
   return files.map((file) => readAs(file, publicKeyFromPem));
+}
+
+/** The public keys whose signature a policy needs; none where policies need none. @throws FileProblems */
+export function readPolicyKeys(config: Config): readonly KeyObject[] {
+  return config.policy.trusted_keys.map((file) => readAs(file, publicKeyFromPem));
 }
 
 /** @throws FileProblems when a file cannot be read or is empty. */

@@ -3,7 +3,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { DescService } from "@bufbuild/protobuf";
 import { fromBinary } from "@bufbuild/protobuf";
-import { v7 as uuidv7 } from "uuid";
 import { expect, onTestFinished } from "vitest";
 import { ApprovalsService } from "../../proto/interlock/v1/approvals_pb.ts";
 import {
@@ -24,6 +23,7 @@ import { loadBudgets } from "../../services/ledger/budgets.ts";
 import { startLedger } from "../../services/ledger/service.ts";
 import { startPdp } from "../../services/pdp/service.ts";
 import { startRunner } from "../../services/runner/service.ts";
+import { newId } from "../../services/shared/ids.ts";
 import { type Journal, JournalUnavailable, type NewRecord } from "../../services/shared/journal/journal.ts";
 import { openSqliteJournal } from "../../services/shared/journal/sqlite.ts";
 import { silentLog } from "../../services/shared/log.ts";
@@ -140,7 +140,9 @@ export class World implements AsyncDisposable {
     writeFileSync(join(directory, "policy.csv"), POLICY);
     writeFileSync(join(directory, "budgets.yaml"), BUDGETS);
     for (const tool of TOOLS) writeFileSync(join(directory, "tools", `${tool}.yaml`), manifestOf(tool));
-    const pdp = this.#stack.use(await startPdp({ policyDir: directory, log }));
+    const pdp = this.#stack.use(
+      await startPdp({ tools: [], trustedKeys: [], policyDir: directory, journal, now, log }),
+    );
     const budgets = loadBudgets(join(directory, "budgets.yaml"));
     const ledger = this.#stack.use(await startLedger({ journal, budgets, now, log }));
     const approvals = this.#stack.use(await startApprovals({ journal, now, log }));
@@ -148,7 +150,7 @@ export class World implements AsyncDisposable {
       await startRunner({
         ...{
           runnerId: "runner-1",
-          bootId: uuidv7(),
+          bootId: newId(),
           backends: [this.sandbox],
           maxConcurrent: 10_000,
           drainMs: 0,
@@ -167,7 +169,16 @@ export class World implements AsyncDisposable {
   /** The policy from here on, by another start of the pdp. */
   async changePolicy(from: string, to: string): Promise<void> {
     writeFileSync(join(this.directory, "policy.csv"), POLICY.replaceAll(from, to));
-    const pdp = this.#stack.use(await startPdp({ policyDir: this.directory, log: silentLog }));
+    const pdp = this.#stack.use(
+      await startPdp({
+        tools: [],
+        trustedKeys: [],
+        policyDir: this.directory,
+        journal: this.journal,
+        now: this.now,
+        log: silentLog,
+      }),
+    );
     this.#services.set("pdp", service(PdpService, pdp.handlers));
   }
 
@@ -176,7 +187,7 @@ export class World implements AsyncDisposable {
     const cut = new AbortController();
     const client = <S extends DescService>(desc: S, name: PartName) => this.client(desc, name, BROKER, cut.signal);
     const broker = await startBroker({
-      ...{ journal: cuttable(this.journal, cut.signal), now: this.now, newId: uuidv7, log: silentLog },
+      ...{ journal: cuttable(this.journal, cut.signal), now: this.now, newId, log: silentLog },
       signer: this.#signer,
       pdp: client(PdpService, "pdp"),
       ledger: client(LedgerService, "ledger"),
@@ -201,7 +212,7 @@ export class World implements AsyncDisposable {
   async restartRunner(): Promise<void> {
     const { sandbox, now } = this;
     const runner = await startRunner({
-      ...{ runnerId: "runner-1", bootId: uuidv7(), backends: [sandbox], maxConcurrent: 10_000, now, log: silentLog },
+      ...{ runnerId: "runner-1", bootId: newId(), backends: [sandbox], maxConcurrent: 10_000, now, log: silentLog },
       trustedKeys: [this.#signer.publicKey],
     });
     this.#stack.use(runner);

@@ -2,18 +2,20 @@
 // @generated from file interlock/v1/pdp.proto (package interlock.v1, syntax proto3)
 /* eslint-disable */
 
-import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
+import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import { file_interlock_v1_access } from "./access_pb.ts";
-import type { Decision, Facts } from "./types_pb.ts";
+import type { Decision, DecisionKind, Facts } from "./types_pb.ts";
 import { file_interlock_v1_types } from "./types_pb.ts";
-import type { Message } from "@bufbuild/protobuf";
+import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
 /**
  * Describes the file interlock/v1/pdp.proto.
  */
 export const file_interlock_v1_pdp: GenFile = /*@__PURE__*/
-  fileDesc("ChZpbnRlcmxvY2svdjEvcGRwLnByb3RvEgxpbnRlcmxvY2sudjEiMwoNRGVjaWRlUmVxdWVzdBIiCgVmYWN0cxgBIAEoCzITLmludGVybG9jay52MS5GYWN0cyI6Cg5EZWNpZGVSZXNwb25zZRIoCghkZWNpc2lvbhgBIAEoCzIWLmludGVybG9jay52MS5EZWNpc2lvbiI4ChJEZWNpZGVCYXRjaFJlcXVlc3QSIgoFZmFjdHMYASADKAsyEy5pbnRlcmxvY2sudjEuRmFjdHMiQAoTRGVjaWRlQmF0Y2hSZXNwb25zZRIpCglkZWNpc2lvbnMYASADKAsyFi5pbnRlcmxvY2sudjEuRGVjaXNpb24iOwoVRGVjaWRlUG9zc2libGVSZXF1ZXN0EiIKBWZhY3RzGAEgAygLMhMuaW50ZXJsb2NrLnYxLkZhY3RzIkMKFkRlY2lkZVBvc3NpYmxlUmVzcG9uc2USKQoJZGVjaXNpb25zGAEgAygLMhYuaW50ZXJsb2NrLnYxLkRlY2lzaW9uIhQKEkdldFJldmlzaW9uUmVxdWVzdCI2ChNHZXRSZXZpc2lvblJlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgJEg0KBXJ1bGVzGAIgASgNMvICCgpQZHBTZXJ2aWNlEkoKBkRlY2lkZRIbLmludGVybG9jay52MS5EZWNpZGVSZXF1ZXN0GhwuaW50ZXJsb2NrLnYxLkRlY2lkZVJlc3BvbnNlIgWKtRgBAxJZCgtEZWNpZGVCYXRjaBIgLmludGVybG9jay52MS5EZWNpZGVCYXRjaFJlcXVlc3QaIS5pbnRlcmxvY2sudjEuRGVjaWRlQmF0Y2hSZXNwb25zZSIFirUYAQMSYgoORGVjaWRlUG9zc2libGUSIy5pbnRlcmxvY2sudjEuRGVjaWRlUG9zc2libGVSZXF1ZXN0GiQuaW50ZXJsb2NrLnYxLkRlY2lkZVBvc3NpYmxlUmVzcG9uc2UiBYq1GAEDElkKC0dldFJldmlzaW9uEiAuaW50ZXJsb2NrLnYxLkdldFJldmlzaW9uUmVxdWVzdBohLmludGVybG9jay52MS5HZXRSZXZpc2lvblJlc3BvbnNlIgWKtRgBA2IGcHJvdG8z", [file_interlock_v1_access, file_interlock_v1_types]);
+  fileDesc("ChZpbnRlcmxvY2svdjEvcGRwLnByb3RvEgxpbnRlcmxvY2sudjEiMwoNRGVjaWRlUmVxdWVzdBIiCgVmYWN0cxgBIAEoCzITLmludGVybG9jay52MS5GYWN0cyI6Cg5EZWNpZGVSZXNwb25zZRIoCghkZWNpc2lvbhgBIAEoCzIWLmludGVybG9jay52MS5EZWNpc2lvbiI4ChJEZWNpZGVCYXRjaFJlcXVlc3QSIgoFZmFjdHMYASADKAsyEy5pbnRlcmxvY2sudjEuRmFjdHMiQAoTRGVjaWRlQmF0Y2hSZXNwb25zZRIpCglkZWNpc2lvbnMYASADKAsyFi5pbnRlcmxvY2sudjEuRGVjaXNpb24iOwoVRGVjaWRlUG9zc2libGVSZXF1ZXN0EiIKBWZhY3RzGAEgAygLMhMuaW50ZXJsb2NrLnYxLkZhY3RzIkMKFkRlY2lkZVBvc3NpYmxlUmVzcG9uc2USKQoJZGVjaXNpb25zGAEgAygLMhYuaW50ZXJsb2NrLnYxLkRlY2lzaW9uIhQKEkdldFJldmlzaW9uUmVxdWVzdCI2ChNHZXRSZXZpc2lvblJlc3BvbnNlEhAKCHJldmlzaW9uGAEgASgJEg0KBXJ1bGVzGAIgASgNIjQKDkV4cGxhaW5SZXF1ZXN0EiIKBWZhY3RzGAEgASgLMhMuaW50ZXJsb2NrLnYxLkZhY3RzInsKD0V4cGxhaW5SZXNwb25zZRIoCghkZWNpc2lvbhgBIAEoCzIWLmludGVybG9jay52MS5EZWNpc2lvbhIRCglzZW50ZW5jZXMYAiADKAkSKwoLbmVhcl9taXNzZXMYAyADKAsyFi5pbnRlcmxvY2sudjEuTmVhck1pc3MiVgoITmVhck1pc3MSDAoEcnVsZRgBIAEoCRIrCgdvdXRjb21lGAIgASgOMhouaW50ZXJsb2NrLnYxLkRlY2lzaW9uS2luZBIPCgdtaXNzaW5nGAMgAygJIkUKD1NpbXVsYXRlUmVxdWVzdBIiCgVmYWN0cxgBIAEoCzITLmludGVybG9jay52MS5GYWN0cxIOCgZidW5kbGUYAiABKAwiZQoQU2ltdWxhdGVSZXNwb25zZRImCgZhY3RpdmUYASABKAsyFi5pbnRlcmxvY2sudjEuRGVjaXNpb24SKQoJY2FuZGlkYXRlGAIgASgLMhYuaW50ZXJsb2NrLnYxLkRlY2lzaW9uIkMKDVJlcGxheVJlcXVlc3QSDgoGYnVuZGxlGAEgASgMEiIKBWZhY3RzGAIgAygLMhMuaW50ZXJsb2NrLnYxLkZhY3RzIjoKDlJlcGxheVJlc3BvbnNlEigKCHJlcGxheWVkGAEgASgLMhYuaW50ZXJsb2NrLnYxLlJlcGxheWVkIm8KCFJlcGxheWVkEhEKCWRlY2lzaW9ucxgBIAEoDRIpCgVzaW5jZRgCIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASJQoHY2hhbmdlcxgDIAMoCzIULmludGVybG9jay52MS5DaGFuZ2Ui3gEKBkNoYW5nZRIPCgdzdWJqZWN0GAEgASgJEgwKBHRvb2wYAiABKAkSKgoGYmVmb3JlGAMgASgOMhouaW50ZXJsb2NrLnYxLkRlY2lzaW9uS2luZBIpCgVhZnRlchgEIAEoDjIaLmludGVybG9jay52MS5EZWNpc2lvbktpbmQSFAoMcnVsZXNfYmVmb3JlGAUgAygJEhMKC3J1bGVzX2FmdGVyGAYgAygJEg0KBWNvdW50GAcgASgNEiQKB2V4YW1wbGUYCCABKAsyEy5pbnRlcmxvY2sudjEuRmFjdHMiHQoNV2hvQ2FuUmVxdWVzdBIMCgR0b29sGAEgASgJIjgKDldob0NhblJlc3BvbnNlEiYKA3dobxgBIAMoCzIZLmludGVybG9jay52MS5Qb3NzaWJpbGl0eSIhCg5XaGF0Q2FuUmVxdWVzdBIPCgdzdWJqZWN0GAEgASgJIjoKD1doYXRDYW5SZXNwb25zZRInCgR3aGF0GAEgAygLMhkuaW50ZXJsb2NrLnYxLlBvc3NpYmlsaXR5ImoKC1Bvc3NpYmlsaXR5Eg8KB3N1YmplY3QYASABKAkSDAoEdG9vbBgCIAEoCRIoCgRtb3N0GAMgASgOMhouaW50ZXJsb2NrLnYxLkRlY2lzaW9uS2luZBISCgpjb25kaXRpb25zGAQgAygJIm4KEVB1c2hQb2xpY3lSZXF1ZXN0Eg4KBmJ1bmRsZRgBIAEoDBIOCgZyZWFzb24YAiABKAkSDwoHZHJ5X3J1bhgDIAEoCBIVCg1iYXNlX3JldmlzaW9uGAQgASgJEhEKCWNoYW5nZV9pZBgFIAEoCSJqChJQdXNoUG9saWN5UmVzcG9uc2USKgoJY2FuZGlkYXRlGAEgASgLMhcuaW50ZXJsb2NrLnYxLkNhbmRpZGF0ZRIoCghzdGFuZGluZxgCIAEoCzIWLmludGVybG9jay52MS5TdGFuZGluZyKyAQoIU3RhbmRpbmcSEQoJY2hhbmdlX2lkGAEgASgJEioKBXN0YXRlGAIgASgOMhsuaW50ZXJsb2NrLnYxLlN0YW5kaW5nU3RhdGUSDgoGbnVtYmVyGAMgASgNEhAKCHJldmlzaW9uGAQgASgJEhMKC2FwcHJvdmVkX2J5GAUgAygJEhgKEGFwcHJvdmFsc19uZWVkZWQYBiABKA0SFgoOYXBwcm92ZXJfZ3JvdXAYByABKAkijwIKCUNhbmRpZGF0ZRIQCghyZXZpc2lvbhgBIAEoCRIVCg1iYXNlX3JldmlzaW9uGAIgASgJEg0KBXJ1bGVzGAMgASgNEicKCGZpbmRpbmdzGAQgAygLMhUuaW50ZXJsb2NrLnYxLkZpbmRpbmcSDQoFdGVzdHMYBSABKA0SLgoMZmFpbGVkX3Rlc3RzGAYgAygLMhguaW50ZXJsb2NrLnYxLkZhaWxlZFRlc3QSKAoIcmVwbGF5ZWQYByABKAsyFi5pbnRlcmxvY2sudjEuUmVwbGF5ZWQSDAoEZGlmZhgIIAMoCRITCgtsaW5lc19hZGRlZBgJIAEoDRIVCg1saW5lc19yZW1vdmVkGAogASgNIlYKB0ZpbmRpbmcSDAoEZmlsZRgBIAEoCRIMCgRsaW5lGAIgASgNEg0KBWZpZWxkGAMgASgJEg8KB21lc3NhZ2UYBCABKAkSDwoHd2FybmluZxgFIAEoCCJHCgpGYWlsZWRUZXN0EgwKBGZpbGUYASABKAkSDAoEbGluZRgCIAEoDRIMCgRuYW1lGAMgASgJEg8KB21lc3NhZ2UYBCABKAkiWgoVUm9sbGJhY2tQb2xpY3lSZXF1ZXN0EhMKBm51bWJlchgBIAEoDUgAiAEBEg4KBnJlYXNvbhgCIAEoCRIRCgljaGFuZ2VfaWQYAyABKAlCCQoHX251bWJlciJCChZSb2xsYmFja1BvbGljeVJlc3BvbnNlEigKCHN0YW5kaW5nGAEgASgLMhYuaW50ZXJsb2NrLnYxLlN0YW5kaW5nIikKFEFwcHJvdmVDaGFuZ2VSZXF1ZXN0EhEKCWNoYW5nZV9pZBgBIAEoCSJBChVBcHByb3ZlQ2hhbmdlUmVzcG9uc2USKAoIc3RhbmRpbmcYASABKAsyFi5pbnRlcmxvY2sudjEuU3RhbmRpbmciOAoTUmVqZWN0Q2hhbmdlUmVxdWVzdBIRCgljaGFuZ2VfaWQYASABKAkSDgoGcmVhc29uGAIgASgJIkAKFFJlamVjdENoYW5nZVJlc3BvbnNlEigKCHN0YW5kaW5nGAEgASgLMhYuaW50ZXJsb2NrLnYxLlN0YW5kaW5nIhYKFExpc3RSZXZpc2lvbnNSZXF1ZXN0InAKFUxpc3RSZXZpc2lvbnNSZXNwb25zZRIpCglyZXZpc2lvbnMYASADKAsyFi5pbnRlcmxvY2sudjEuUmV2aXNpb24SLAoHd2FpdGluZxgCIAMoCzIbLmludGVybG9jay52MS5XYWl0aW5nQ2hhbmdlIuEBCghSZXZpc2lvbhIOCgZudW1iZXIYASABKA0SEAoIcmV2aXNpb24YAiABKAkSDgoGYXV0aG9yGAMgASgJEg4KBnJlYXNvbhgEIAEoCRIoCgR0aW1lGAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVydWxlcxgGIAEoDRITCgtsaW5lc19hZGRlZBgHIAEoDRIVCg1saW5lc19yZW1vdmVkGAggASgNEg4KBmtleV9pZBgJIAEoCRIOCgZhY3RpdmUYCiABKAgSDgoGc2hhZG93GAsgASgIIpUBCg1XYWl0aW5nQ2hhbmdlEigKCHN0YW5kaW5nGAEgASgLMhYuaW50ZXJsb2NrLnYxLlN0YW5kaW5nEg4KBmF1dGhvchgCIAEoCRIOCgZyZWFzb24YAyABKAkSKAoEdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEAoIcm9sbGJhY2sYBSABKAgiMgoQR2V0UG9saWN5UmVxdWVzdBITCgZudW1iZXIYASABKA1IAIgBAUIJCgdfbnVtYmVyIk0KEUdldFBvbGljeVJlc3BvbnNlEigKCHJldmlzaW9uGAEgASgLMhYuaW50ZXJsb2NrLnYxLlJldmlzaW9uEg4KBmJ1bmRsZRgCIAEoDCIyChBTZXRTaGFkb3dSZXF1ZXN0Eg4KBmJ1bmRsZRgBIAEoDBIOCgZyZWFzb24YAiABKAkiJQoRU2V0U2hhZG93UmVzcG9uc2USEAoIcmV2aXNpb24YASABKAkiEgoQR2V0U2hhZG93UmVxdWVzdCJPChFHZXRTaGFkb3dSZXNwb25zZRIQCghyZXZpc2lvbhgBIAEoCRIoCghyZXBsYXllZBgCIAEoCzIWLmludGVybG9jay52MS5SZXBsYXllZCIXChVXYXRjaFJldmlzaW9uc1JlcXVlc3QiVQoWV2F0Y2hSZXZpc2lvbnNSZXNwb25zZRIQCghyZXZpc2lvbhgBIAEoCRIOCgZudW1iZXIYAiABKA0SGQoRc3dpdGNoZWRfYWZ0ZXJfbXMYAyABKA0qvAEKDVN0YW5kaW5nU3RhdGUSHgoaU1RBTkRJTkdfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZTVEFORElOR19TVEFURV9EUllfUlVOEAESGgoWU1RBTkRJTkdfU1RBVEVfV0FJVElORxACEhkKFVNUQU5ESU5HX1NUQVRFX0FDVElWRRADEhsKF1NUQU5ESU5HX1NUQVRFX1JFSkVDVEVEEAQSGwoXU1RBTkRJTkdfU1RBVEVfT1VUREFURUQQBTK7DAoKUGRwU2VydmljZRJKCgZEZWNpZGUSGy5pbnRlcmxvY2sudjEuRGVjaWRlUmVxdWVzdBocLmludGVybG9jay52MS5EZWNpZGVSZXNwb25zZSIFirUYAQMSWQoLRGVjaWRlQmF0Y2gSIC5pbnRlcmxvY2sudjEuRGVjaWRlQmF0Y2hSZXF1ZXN0GiEuaW50ZXJsb2NrLnYxLkRlY2lkZUJhdGNoUmVzcG9uc2UiBYq1GAEDEmIKDkRlY2lkZVBvc3NpYmxlEiMuaW50ZXJsb2NrLnYxLkRlY2lkZVBvc3NpYmxlUmVxdWVzdBokLmludGVybG9jay52MS5EZWNpZGVQb3NzaWJsZVJlc3BvbnNlIgWKtRgBAxJZCgtHZXRSZXZpc2lvbhIgLmludGVybG9jay52MS5HZXRSZXZpc2lvblJlcXVlc3QaIS5pbnRlcmxvY2sudjEuR2V0UmV2aXNpb25SZXNwb25zZSIFirUYAQMSTQoHRXhwbGFpbhIcLmludGVybG9jay52MS5FeHBsYWluUmVxdWVzdBodLmludGVybG9jay52MS5FeHBsYWluUmVzcG9uc2UiBYq1GAEDElAKCFNpbXVsYXRlEh0uaW50ZXJsb2NrLnYxLlNpbXVsYXRlUmVxdWVzdBoeLmludGVybG9jay52MS5TaW11bGF0ZVJlc3BvbnNlIgWKtRgBAxJKCgZSZXBsYXkSGy5pbnRlcmxvY2sudjEuUmVwbGF5UmVxdWVzdBocLmludGVybG9jay52MS5SZXBsYXlSZXNwb25zZSIFirUYAQMSSgoGV2hvQ2FuEhsuaW50ZXJsb2NrLnYxLldob0NhblJlcXVlc3QaHC5pbnRlcmxvY2sudjEuV2hvQ2FuUmVzcG9uc2UiBYq1GAEDEk0KB1doYXRDYW4SHC5pbnRlcmxvY2sudjEuV2hhdENhblJlcXVlc3QaHS5pbnRlcmxvY2sudjEuV2hhdENhblJlc3BvbnNlIgWKtRgBAxJWCgpQdXNoUG9saWN5Eh8uaW50ZXJsb2NrLnYxLlB1c2hQb2xpY3lSZXF1ZXN0GiAuaW50ZXJsb2NrLnYxLlB1c2hQb2xpY3lSZXNwb25zZSIFirUYAQMSYgoOUm9sbGJhY2tQb2xpY3kSIy5pbnRlcmxvY2sudjEuUm9sbGJhY2tQb2xpY3lSZXF1ZXN0GiQuaW50ZXJsb2NrLnYxLlJvbGxiYWNrUG9saWN5UmVzcG9uc2UiBYq1GAEDEl8KDUFwcHJvdmVDaGFuZ2USIi5pbnRlcmxvY2sudjEuQXBwcm92ZUNoYW5nZVJlcXVlc3QaIy5pbnRlcmxvY2sudjEuQXBwcm92ZUNoYW5nZVJlc3BvbnNlIgWKtRgBAxJcCgxSZWplY3RDaGFuZ2USIS5pbnRlcmxvY2sudjEuUmVqZWN0Q2hhbmdlUmVxdWVzdBoiLmludGVybG9jay52MS5SZWplY3RDaGFuZ2VSZXNwb25zZSIFirUYAQMSXwoNTGlzdFJldmlzaW9ucxIiLmludGVybG9jay52MS5MaXN0UmV2aXNpb25zUmVxdWVzdBojLmludGVybG9jay52MS5MaXN0UmV2aXNpb25zUmVzcG9uc2UiBYq1GAEDElMKCUdldFBvbGljeRIeLmludGVybG9jay52MS5HZXRQb2xpY3lSZXF1ZXN0Gh8uaW50ZXJsb2NrLnYxLkdldFBvbGljeVJlc3BvbnNlIgWKtRgBAxJTCglTZXRTaGFkb3cSHi5pbnRlcmxvY2sudjEuU2V0U2hhZG93UmVxdWVzdBofLmludGVybG9jay52MS5TZXRTaGFkb3dSZXNwb25zZSIFirUYAQMSUwoJR2V0U2hhZG93Eh4uaW50ZXJsb2NrLnYxLkdldFNoYWRvd1JlcXVlc3QaHy5pbnRlcmxvY2sudjEuR2V0U2hhZG93UmVzcG9uc2UiBYq1GAEDEmQKDldhdGNoUmV2aXNpb25zEiMuaW50ZXJsb2NrLnYxLldhdGNoUmV2aXNpb25zUmVxdWVzdBokLmludGVybG9jay52MS5XYXRjaFJldmlzaW9uc1Jlc3BvbnNlIgWKtRgBAzABYgZwcm90bzM", [file_google_protobuf_timestamp, file_interlock_v1_access, file_interlock_v1_types]);
 
 /**
  * @generated from message interlock.v1.DecideRequest
@@ -155,6 +157,1119 @@ export const GetRevisionResponseSchema: GenMessage<GetRevisionResponse> = /*@__P
   messageDesc(file_interlock_v1_pdp, 7);
 
 /**
+ * @generated from message interlock.v1.ExplainRequest
+ */
+export type ExplainRequest = Message<"interlock.v1.ExplainRequest"> & {
+  /**
+   * @generated from field: interlock.v1.Facts facts = 1;
+   */
+  facts?: Facts | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.ExplainRequest.
+ * Use `create(ExplainRequestSchema)` to create a new message.
+ */
+export const ExplainRequestSchema: GenMessage<ExplainRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 8);
+
+/**
+ * @generated from message interlock.v1.ExplainResponse
+ */
+export type ExplainResponse = Message<"interlock.v1.ExplainResponse"> & {
+  /**
+   * @generated from field: interlock.v1.Decision decision = 1;
+   */
+  decision?: Decision | undefined;
+
+  /**
+   * In whole sentences, the decision first.
+   *
+   * @generated from field: repeated string sentences = 2;
+   */
+  sentences: string[];
+
+  /**
+   * Rules that nearly matched, those that lack least first.
+   *
+   * @generated from field: repeated interlock.v1.NearMiss near_misses = 3;
+   */
+  nearMisses: NearMiss[];
+};
+
+/**
+ * Describes the message interlock.v1.ExplainResponse.
+ * Use `create(ExplainResponseSchema)` to create a new message.
+ */
+export const ExplainResponseSchema: GenMessage<ExplainResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 9);
+
+/**
+ * @generated from message interlock.v1.NearMiss
+ */
+export type NearMiss = Message<"interlock.v1.NearMiss"> & {
+  /**
+   * As file:line.
+   *
+   * @generated from field: string rule = 1;
+   */
+  rule: string;
+
+  /**
+   * @generated from field: interlock.v1.DecisionKind outcome = 2;
+   */
+  outcome: DecisionKind;
+
+  /**
+   * One sentence each.
+   *
+   * @generated from field: repeated string missing = 3;
+   */
+  missing: string[];
+};
+
+/**
+ * Describes the message interlock.v1.NearMiss.
+ * Use `create(NearMissSchema)` to create a new message.
+ */
+export const NearMissSchema: GenMessage<NearMiss> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 10);
+
+/**
+ * @generated from message interlock.v1.SimulateRequest
+ */
+export type SimulateRequest = Message<"interlock.v1.SimulateRequest"> & {
+  /**
+   * @generated from field: interlock.v1.Facts facts = 1;
+   */
+  facts?: Facts | undefined;
+
+  /**
+   * A candidate's files, as PushPolicyRequest.bundle; empty asks about the active revision.
+   *
+   * @generated from field: bytes bundle = 2;
+   */
+  bundle: Uint8Array;
+};
+
+/**
+ * Describes the message interlock.v1.SimulateRequest.
+ * Use `create(SimulateRequestSchema)` to create a new message.
+ */
+export const SimulateRequestSchema: GenMessage<SimulateRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 11);
+
+/**
+ * @generated from message interlock.v1.SimulateResponse
+ */
+export type SimulateResponse = Message<"interlock.v1.SimulateResponse"> & {
+  /**
+   * @generated from field: interlock.v1.Decision active = 1;
+   */
+  active?: Decision | undefined;
+
+  /**
+   * Unset when no bundle was sent.
+   *
+   * @generated from field: interlock.v1.Decision candidate = 2;
+   */
+  candidate?: Decision | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.SimulateResponse.
+ * Use `create(SimulateResponseSchema)` to create a new message.
+ */
+export const SimulateResponseSchema: GenMessage<SimulateResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 12);
+
+/**
+ * @generated from message interlock.v1.ReplayRequest
+ */
+export type ReplayRequest = Message<"interlock.v1.ReplayRequest"> & {
+  /**
+   * gzip of the files, as PushPolicyRequest.bundle.
+   *
+   * @generated from field: bytes bundle = 1;
+   */
+  bundle: Uint8Array;
+
+  /**
+   * Calls to decide; empty stands for the recent ones that this replica remembers.
+   *
+   * @generated from field: repeated interlock.v1.Facts facts = 2;
+   */
+  facts: Facts[];
+};
+
+/**
+ * Describes the message interlock.v1.ReplayRequest.
+ * Use `create(ReplayRequestSchema)` to create a new message.
+ */
+export const ReplayRequestSchema: GenMessage<ReplayRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 13);
+
+/**
+ * @generated from message interlock.v1.ReplayResponse
+ */
+export type ReplayResponse = Message<"interlock.v1.ReplayResponse"> & {
+  /**
+   * @generated from field: interlock.v1.Replayed replayed = 1;
+   */
+  replayed?: Replayed | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.ReplayResponse.
+ * Use `create(ReplayResponseSchema)` to create a new message.
+ */
+export const ReplayResponseSchema: GenMessage<ReplayResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 14);
+
+/**
+ * Decisions made again under another revision.
+ *
+ * @generated from message interlock.v1.Replayed
+ */
+export type Replayed = Message<"interlock.v1.Replayed"> & {
+  /**
+   * @generated from field: uint32 decisions = 1;
+   */
+  decisions: number;
+
+  /**
+   * Remembered since; unset when none is remembered or the calls were sent along.
+   *
+   * @generated from field: google.protobuf.Timestamp since = 2;
+   */
+  since?: Timestamp | undefined;
+
+  /**
+   * Every kind of change, the most frequent first.
+   *
+   * @generated from field: repeated interlock.v1.Change changes = 3;
+   */
+  changes: Change[];
+};
+
+/**
+ * Describes the message interlock.v1.Replayed.
+ * Use `create(ReplayedSchema)` to create a new message.
+ */
+export const ReplayedSchema: GenMessage<Replayed> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 15);
+
+/**
+ * Decisions that change alike.
+ *
+ * @generated from message interlock.v1.Change
+ */
+export type Change = Message<"interlock.v1.Change"> & {
+  /**
+   * agent:<name> or user:<name>.
+   *
+   * @generated from field: string subject = 1;
+   */
+  subject: string;
+
+  /**
+   * @generated from field: string tool = 2;
+   */
+  tool: string;
+
+  /**
+   * @generated from field: interlock.v1.DecisionKind before = 3;
+   */
+  before: DecisionKind;
+
+  /**
+   * @generated from field: interlock.v1.DecisionKind after = 4;
+   */
+  after: DecisionKind;
+
+  /**
+   * The rules that decide, as file:line, before and after.
+   *
+   * @generated from field: repeated string rules_before = 5;
+   */
+  rulesBefore: string[];
+
+  /**
+   * @generated from field: repeated string rules_after = 6;
+   */
+  rulesAfter: string[];
+
+  /**
+   * How often.
+   *
+   * @generated from field: uint32 count = 7;
+   */
+  count: number;
+
+  /**
+   * One of them.
+   *
+   * @generated from field: interlock.v1.Facts example = 8;
+   */
+  example?: Facts | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.Change.
+ * Use `create(ChangeSchema)` to create a new message.
+ */
+export const ChangeSchema: GenMessage<Change> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 16);
+
+/**
+ * @generated from message interlock.v1.WhoCanRequest
+ */
+export type WhoCanRequest = Message<"interlock.v1.WhoCanRequest"> & {
+  /**
+   * @generated from field: string tool = 1;
+   */
+  tool: string;
+};
+
+/**
+ * Describes the message interlock.v1.WhoCanRequest.
+ * Use `create(WhoCanRequestSchema)` to create a new message.
+ */
+export const WhoCanRequestSchema: GenMessage<WhoCanRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 17);
+
+/**
+ * @generated from message interlock.v1.WhoCanResponse
+ */
+export type WhoCanResponse = Message<"interlock.v1.WhoCanResponse"> & {
+  /**
+   * @generated from field: repeated interlock.v1.Possibility who = 1;
+   */
+  who: Possibility[];
+};
+
+/**
+ * Describes the message interlock.v1.WhoCanResponse.
+ * Use `create(WhoCanResponseSchema)` to create a new message.
+ */
+export const WhoCanResponseSchema: GenMessage<WhoCanResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 18);
+
+/**
+ * @generated from message interlock.v1.WhatCanRequest
+ */
+export type WhatCanRequest = Message<"interlock.v1.WhatCanRequest"> & {
+  /**
+   * agent:<name> or user:<name>.
+   *
+   * @generated from field: string subject = 1;
+   */
+  subject: string;
+};
+
+/**
+ * Describes the message interlock.v1.WhatCanRequest.
+ * Use `create(WhatCanRequestSchema)` to create a new message.
+ */
+export const WhatCanRequestSchema: GenMessage<WhatCanRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 19);
+
+/**
+ * @generated from message interlock.v1.WhatCanResponse
+ */
+export type WhatCanResponse = Message<"interlock.v1.WhatCanResponse"> & {
+  /**
+   * @generated from field: repeated interlock.v1.Possibility what = 1;
+   */
+  what: Possibility[];
+};
+
+/**
+ * Describes the message interlock.v1.WhatCanResponse.
+ * Use `create(WhatCanResponseSchema)` to create a new message.
+ */
+export const WhatCanResponseSchema: GenMessage<WhatCanResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 20);
+
+/**
+ * @generated from message interlock.v1.Possibility
+ */
+export type Possibility = Message<"interlock.v1.Possibility"> & {
+  /**
+   * agent:<name>, user:<name>, or * for everybody else.
+   *
+   * @generated from field: string subject = 1;
+   */
+  subject: string;
+
+  /**
+   * @generated from field: string tool = 2;
+   */
+  tool: string;
+
+  /**
+   * The most that is possible.
+   *
+   * @generated from field: interlock.v1.DecisionKind most = 3;
+   */
+  most: DecisionKind;
+
+  /**
+   * What it depends on, in the words of the rules: conditions and their rules.
+   *
+   * @generated from field: repeated string conditions = 4;
+   */
+  conditions: string[];
+};
+
+/**
+ * Describes the message interlock.v1.Possibility.
+ * Use `create(PossibilitySchema)` to create a new message.
+ */
+export const PossibilitySchema: GenMessage<Possibility> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 21);
+
+/**
+ * @generated from message interlock.v1.PushPolicyRequest
+ */
+export type PushPolicyRequest = Message<"interlock.v1.PushPolicyRequest"> & {
+  /**
+   * gzip of the files' names and texts: services/pdp/bundle.ts fixes the layout. At most 4 MiB.
+   *
+   * @generated from field: bytes bundle = 1;
+   */
+  bundle: Uint8Array;
+
+  /**
+   * Why; kept in the record.
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * Everything but the change.
+   *
+   * @generated from field: bool dry_run = 3;
+   */
+  dryRun: boolean;
+
+  /**
+   * The revision that the change was looked at against; the push is refused when another one is active by now.
+   *
+   * @generated from field: string base_revision = 4;
+   */
+  baseRevision: string;
+
+  /**
+   * Names the change, so that a push that is sent twice is one. A UUID.
+   *
+   * @generated from field: string change_id = 5;
+   */
+  changeId: string;
+};
+
+/**
+ * Describes the message interlock.v1.PushPolicyRequest.
+ * Use `create(PushPolicyRequestSchema)` to create a new message.
+ */
+export const PushPolicyRequestSchema: GenMessage<PushPolicyRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 22);
+
+/**
+ * @generated from message interlock.v1.PushPolicyResponse
+ */
+export type PushPolicyResponse = Message<"interlock.v1.PushPolicyResponse"> & {
+  /**
+   * @generated from field: interlock.v1.Candidate candidate = 1;
+   */
+  candidate?: Candidate | undefined;
+
+  /**
+   * @generated from field: interlock.v1.Standing standing = 2;
+   */
+  standing?: Standing | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.PushPolicyResponse.
+ * Use `create(PushPolicyResponseSchema)` to create a new message.
+ */
+export const PushPolicyResponseSchema: GenMessage<PushPolicyResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 23);
+
+/**
+ * Where a change has got to.
+ *
+ * @generated from message interlock.v1.Standing
+ */
+export type Standing = Message<"interlock.v1.Standing"> & {
+  /**
+   * @generated from field: string change_id = 1;
+   */
+  changeId: string;
+
+  /**
+   * @generated from field: interlock.v1.StandingState state = 2;
+   */
+  state: StandingState;
+
+  /**
+   * Counted from 1 within the tenant; 0 in a dry run.
+   *
+   * @generated from field: uint32 number = 3;
+   */
+  number: number;
+
+  /**
+   * @generated from field: string revision = 4;
+   */
+  revision: string;
+
+  /**
+   * Of those it needs, who has approved.
+   *
+   * @generated from field: repeated string approved_by = 5;
+   */
+  approvedBy: string[];
+
+  /**
+   * @generated from field: uint32 approvals_needed = 6;
+   */
+  approvalsNeeded: number;
+
+  /**
+   * The group that the approving people must belong to; empty for any.
+   *
+   * @generated from field: string approver_group = 7;
+   */
+  approverGroup: string;
+};
+
+/**
+ * Describes the message interlock.v1.Standing.
+ * Use `create(StandingSchema)` to create a new message.
+ */
+export const StandingSchema: GenMessage<Standing> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 24);
+
+/**
+ * What is known of a candidate before it is live.
+ *
+ * @generated from message interlock.v1.Candidate
+ */
+export type Candidate = Message<"interlock.v1.Candidate"> & {
+  /**
+   * @generated from field: string revision = 1;
+   */
+  revision: string;
+
+  /**
+   * The active revision that it was compared with.
+   *
+   * @generated from field: string base_revision = 2;
+   */
+  baseRevision: string;
+
+  /**
+   * @generated from field: uint32 rules = 3;
+   */
+  rules: number;
+
+  /**
+   * @generated from field: repeated interlock.v1.Finding findings = 4;
+   */
+  findings: Finding[];
+
+  /**
+   * @generated from field: uint32 tests = 5;
+   */
+  tests: number;
+
+  /**
+   * @generated from field: repeated interlock.v1.FailedTest failed_tests = 6;
+   */
+  failedTests: FailedTest[];
+
+  /**
+   * @generated from field: interlock.v1.Replayed replayed = 7;
+   */
+  replayed?: Replayed | undefined;
+
+  /**
+   * Lines that begin with + or -, then file:line, then the text; at most 200 of them.
+   *
+   * @generated from field: repeated string diff = 8;
+   */
+  diff: string[];
+
+  /**
+   * @generated from field: uint32 lines_added = 9;
+   */
+  linesAdded: number;
+
+  /**
+   * @generated from field: uint32 lines_removed = 10;
+   */
+  linesRemoved: number;
+};
+
+/**
+ * Describes the message interlock.v1.Candidate.
+ * Use `create(CandidateSchema)` to create a new message.
+ */
+export const CandidateSchema: GenMessage<Candidate> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 25);
+
+/**
+ * @generated from message interlock.v1.Finding
+ */
+export type Finding = Message<"interlock.v1.Finding"> & {
+  /**
+   * @generated from field: string file = 1;
+   */
+  file: string;
+
+  /**
+   * 0 for the whole file.
+   *
+   * @generated from field: uint32 line = 2;
+   */
+  line: number;
+
+  /**
+   * @generated from field: string field = 3;
+   */
+  field: string;
+
+  /**
+   * What is wrong and how to mend it.
+   *
+   * @generated from field: string message = 4;
+   */
+  message: string;
+
+  /**
+   * A push goes on in spite of it.
+   *
+   * @generated from field: bool warning = 5;
+   */
+  warning: boolean;
+};
+
+/**
+ * Describes the message interlock.v1.Finding.
+ * Use `create(FindingSchema)` to create a new message.
+ */
+export const FindingSchema: GenMessage<Finding> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 26);
+
+/**
+ * @generated from message interlock.v1.FailedTest
+ */
+export type FailedTest = Message<"interlock.v1.FailedTest"> & {
+  /**
+   * @generated from field: string file = 1;
+   */
+  file: string;
+
+  /**
+   * @generated from field: uint32 line = 2;
+   */
+  line: number;
+
+  /**
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string message = 4;
+   */
+  message: string;
+};
+
+/**
+ * Describes the message interlock.v1.FailedTest.
+ * Use `create(FailedTestSchema)` to create a new message.
+ */
+export const FailedTestSchema: GenMessage<FailedTest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 27);
+
+/**
+ * @generated from message interlock.v1.RollbackPolicyRequest
+ */
+export type RollbackPolicyRequest = Message<"interlock.v1.RollbackPolicyRequest"> & {
+  /**
+   * Unset for the one before the active one; 0 for the files that the service was started with.
+   *
+   * @generated from field: optional uint32 number = 1;
+   */
+  number?: number | undefined;
+
+  /**
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * @generated from field: string change_id = 3;
+   */
+  changeId: string;
+};
+
+/**
+ * Describes the message interlock.v1.RollbackPolicyRequest.
+ * Use `create(RollbackPolicyRequestSchema)` to create a new message.
+ */
+export const RollbackPolicyRequestSchema: GenMessage<RollbackPolicyRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 28);
+
+/**
+ * @generated from message interlock.v1.RollbackPolicyResponse
+ */
+export type RollbackPolicyResponse = Message<"interlock.v1.RollbackPolicyResponse"> & {
+  /**
+   * @generated from field: interlock.v1.Standing standing = 1;
+   */
+  standing?: Standing | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.RollbackPolicyResponse.
+ * Use `create(RollbackPolicyResponseSchema)` to create a new message.
+ */
+export const RollbackPolicyResponseSchema: GenMessage<RollbackPolicyResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 29);
+
+/**
+ * @generated from message interlock.v1.ApproveChangeRequest
+ */
+export type ApproveChangeRequest = Message<"interlock.v1.ApproveChangeRequest"> & {
+  /**
+   * @generated from field: string change_id = 1;
+   */
+  changeId: string;
+};
+
+/**
+ * Describes the message interlock.v1.ApproveChangeRequest.
+ * Use `create(ApproveChangeRequestSchema)` to create a new message.
+ */
+export const ApproveChangeRequestSchema: GenMessage<ApproveChangeRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 30);
+
+/**
+ * @generated from message interlock.v1.ApproveChangeResponse
+ */
+export type ApproveChangeResponse = Message<"interlock.v1.ApproveChangeResponse"> & {
+  /**
+   * @generated from field: interlock.v1.Standing standing = 1;
+   */
+  standing?: Standing | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.ApproveChangeResponse.
+ * Use `create(ApproveChangeResponseSchema)` to create a new message.
+ */
+export const ApproveChangeResponseSchema: GenMessage<ApproveChangeResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 31);
+
+/**
+ * @generated from message interlock.v1.RejectChangeRequest
+ */
+export type RejectChangeRequest = Message<"interlock.v1.RejectChangeRequest"> & {
+  /**
+   * @generated from field: string change_id = 1;
+   */
+  changeId: string;
+
+  /**
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message interlock.v1.RejectChangeRequest.
+ * Use `create(RejectChangeRequestSchema)` to create a new message.
+ */
+export const RejectChangeRequestSchema: GenMessage<RejectChangeRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 32);
+
+/**
+ * @generated from message interlock.v1.RejectChangeResponse
+ */
+export type RejectChangeResponse = Message<"interlock.v1.RejectChangeResponse"> & {
+  /**
+   * @generated from field: interlock.v1.Standing standing = 1;
+   */
+  standing?: Standing | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.RejectChangeResponse.
+ * Use `create(RejectChangeResponseSchema)` to create a new message.
+ */
+export const RejectChangeResponseSchema: GenMessage<RejectChangeResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 33);
+
+/**
+ * @generated from message interlock.v1.ListRevisionsRequest
+ */
+export type ListRevisionsRequest = Message<"interlock.v1.ListRevisionsRequest"> & {
+};
+
+/**
+ * Describes the message interlock.v1.ListRevisionsRequest.
+ * Use `create(ListRevisionsRequestSchema)` to create a new message.
+ */
+export const ListRevisionsRequestSchema: GenMessage<ListRevisionsRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 34);
+
+/**
+ * @generated from message interlock.v1.ListRevisionsResponse
+ */
+export type ListRevisionsResponse = Message<"interlock.v1.ListRevisionsResponse"> & {
+  /**
+   * @generated from field: repeated interlock.v1.Revision revisions = 1;
+   */
+  revisions: Revision[];
+
+  /**
+   * @generated from field: repeated interlock.v1.WaitingChange waiting = 2;
+   */
+  waiting: WaitingChange[];
+};
+
+/**
+ * Describes the message interlock.v1.ListRevisionsResponse.
+ * Use `create(ListRevisionsResponseSchema)` to create a new message.
+ */
+export const ListRevisionsResponseSchema: GenMessage<ListRevisionsResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 35);
+
+/**
+ * @generated from message interlock.v1.Revision
+ */
+export type Revision = Message<"interlock.v1.Revision"> & {
+  /**
+   * 0 for the files that the service was started with.
+   *
+   * @generated from field: uint32 number = 1;
+   */
+  number: number;
+
+  /**
+   * @generated from field: string revision = 2;
+   */
+  revision: string;
+
+  /**
+   * @generated from field: string author = 3;
+   */
+  author: string;
+
+  /**
+   * @generated from field: string reason = 4;
+   */
+  reason: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp time = 5;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * @generated from field: uint32 rules = 6;
+   */
+  rules: number;
+
+  /**
+   * @generated from field: uint32 lines_added = 7;
+   */
+  linesAdded: number;
+
+  /**
+   * @generated from field: uint32 lines_removed = 8;
+   */
+  linesRemoved: number;
+
+  /**
+   * The key that signed it; empty for none.
+   *
+   * @generated from field: string key_id = 9;
+   */
+  keyId: string;
+
+  /**
+   * @generated from field: bool active = 10;
+   */
+  active: boolean;
+
+  /**
+   * @generated from field: bool shadow = 11;
+   */
+  shadow: boolean;
+};
+
+/**
+ * Describes the message interlock.v1.Revision.
+ * Use `create(RevisionSchema)` to create a new message.
+ */
+export const RevisionSchema: GenMessage<Revision> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 36);
+
+/**
+ * @generated from message interlock.v1.WaitingChange
+ */
+export type WaitingChange = Message<"interlock.v1.WaitingChange"> & {
+  /**
+   * @generated from field: interlock.v1.Standing standing = 1;
+   */
+  standing?: Standing | undefined;
+
+  /**
+   * @generated from field: string author = 2;
+   */
+  author: string;
+
+  /**
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp time = 4;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * @generated from field: bool rollback = 5;
+   */
+  rollback: boolean;
+};
+
+/**
+ * Describes the message interlock.v1.WaitingChange.
+ * Use `create(WaitingChangeSchema)` to create a new message.
+ */
+export const WaitingChangeSchema: GenMessage<WaitingChange> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 37);
+
+/**
+ * @generated from message interlock.v1.GetPolicyRequest
+ */
+export type GetPolicyRequest = Message<"interlock.v1.GetPolicyRequest"> & {
+  /**
+   * Unset for the active one; 0 for the files that the service was started with.
+   *
+   * @generated from field: optional uint32 number = 1;
+   */
+  number?: number | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.GetPolicyRequest.
+ * Use `create(GetPolicyRequestSchema)` to create a new message.
+ */
+export const GetPolicyRequestSchema: GenMessage<GetPolicyRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 38);
+
+/**
+ * @generated from message interlock.v1.GetPolicyResponse
+ */
+export type GetPolicyResponse = Message<"interlock.v1.GetPolicyResponse"> & {
+  /**
+   * @generated from field: interlock.v1.Revision revision = 1;
+   */
+  revision?: Revision | undefined;
+
+  /**
+   * @generated from field: bytes bundle = 2;
+   */
+  bundle: Uint8Array;
+};
+
+/**
+ * Describes the message interlock.v1.GetPolicyResponse.
+ * Use `create(GetPolicyResponseSchema)` to create a new message.
+ */
+export const GetPolicyResponseSchema: GenMessage<GetPolicyResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 39);
+
+/**
+ * @generated from message interlock.v1.SetShadowRequest
+ */
+export type SetShadowRequest = Message<"interlock.v1.SetShadowRequest"> & {
+  /**
+   * Empty ends the shadow.
+   *
+   * @generated from field: bytes bundle = 1;
+   */
+  bundle: Uint8Array;
+
+  /**
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message interlock.v1.SetShadowRequest.
+ * Use `create(SetShadowRequestSchema)` to create a new message.
+ */
+export const SetShadowRequestSchema: GenMessage<SetShadowRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 40);
+
+/**
+ * @generated from message interlock.v1.SetShadowResponse
+ */
+export type SetShadowResponse = Message<"interlock.v1.SetShadowResponse"> & {
+  /**
+   * Empty when there is none.
+   *
+   * @generated from field: string revision = 1;
+   */
+  revision: string;
+};
+
+/**
+ * Describes the message interlock.v1.SetShadowResponse.
+ * Use `create(SetShadowResponseSchema)` to create a new message.
+ */
+export const SetShadowResponseSchema: GenMessage<SetShadowResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 41);
+
+/**
+ * @generated from message interlock.v1.GetShadowRequest
+ */
+export type GetShadowRequest = Message<"interlock.v1.GetShadowRequest"> & {
+};
+
+/**
+ * Describes the message interlock.v1.GetShadowRequest.
+ * Use `create(GetShadowRequestSchema)` to create a new message.
+ */
+export const GetShadowRequestSchema: GenMessage<GetShadowRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 42);
+
+/**
+ * @generated from message interlock.v1.GetShadowResponse
+ */
+export type GetShadowResponse = Message<"interlock.v1.GetShadowResponse"> & {
+  /**
+   * Empty when there is none.
+   *
+   * @generated from field: string revision = 1;
+   */
+  revision: string;
+
+  /**
+   * @generated from field: interlock.v1.Replayed replayed = 2;
+   */
+  replayed?: Replayed | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.GetShadowResponse.
+ * Use `create(GetShadowResponseSchema)` to create a new message.
+ */
+export const GetShadowResponseSchema: GenMessage<GetShadowResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 43);
+
+/**
+ * @generated from message interlock.v1.WatchRevisionsRequest
+ */
+export type WatchRevisionsRequest = Message<"interlock.v1.WatchRevisionsRequest"> & {
+};
+
+/**
+ * Describes the message interlock.v1.WatchRevisionsRequest.
+ * Use `create(WatchRevisionsRequestSchema)` to create a new message.
+ */
+export const WatchRevisionsRequestSchema: GenMessage<WatchRevisionsRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 44);
+
+/**
+ * @generated from message interlock.v1.WatchRevisionsResponse
+ */
+export type WatchRevisionsResponse = Message<"interlock.v1.WatchRevisionsResponse"> & {
+  /**
+   * @generated from field: string revision = 1;
+   */
+  revision: string;
+
+  /**
+   * @generated from field: uint32 number = 2;
+   */
+  number: number;
+
+  /**
+   * From the change's time in the record to this replica's switch; 0 for what was active already.
+   *
+   * @generated from field: uint32 switched_after_ms = 3;
+   */
+  switchedAfterMs: number;
+};
+
+/**
+ * Describes the message interlock.v1.WatchRevisionsResponse.
+ * Use `create(WatchRevisionsResponseSchema)` to create a new message.
+ */
+export const WatchRevisionsResponseSchema: GenMessage<WatchRevisionsResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_pdp, 45);
+
+/**
+ * @generated from enum interlock.v1.StandingState
+ */
+export const StandingState = {
+  /**
+   * @generated from enum value: STANDING_STATE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED: 0,
+
+  /**
+   * @generated from enum value: STANDING_STATE_DRY_RUN = 1;
+   */
+  DRY_RUN: 1,
+
+  /**
+   * @generated from enum value: STANDING_STATE_WAITING = 2;
+   */
+  WAITING: 2,
+
+  /**
+   * @generated from enum value: STANDING_STATE_ACTIVE = 3;
+   */
+  ACTIVE: 3,
+
+  /**
+   * @generated from enum value: STANDING_STATE_REJECTED = 4;
+   */
+  REJECTED: 4,
+
+  /**
+   * Another change was activated after it was looked at.
+   *
+   * @generated from enum value: STANDING_STATE_OUTDATED = 5;
+   */
+  OUTDATED: 5,
+} as const;
+
+/**
+ * @generated from enum interlock.v1.StandingState
+ */
+export type StandingState = (typeof StandingState)[keyof typeof StandingState] | UnknownEnum;
+
+/**
+ * Describes the enum interlock.v1.StandingState.
+ */
+export const StandingStateSchema: GenEnum<StandingState> = /*@__PURE__*/
+  enumDesc(file_interlock_v1_pdp, 0);
+
+/**
  * The policy decision point. It answers; it does not act.
  *
  * @generated from service interlock.v1.PdpService
@@ -195,6 +1310,147 @@ export const PdpService: GenService<{
     methodKind: "unary";
     input: typeof GetRevisionRequestSchema;
     output: typeof GetRevisionResponseSchema;
+  },
+  /**
+   * Why a call is decided as it is, and what it would have taken to be decided otherwise.
+   *
+   * @generated from rpc interlock.v1.PdpService.Explain
+   */
+  explain: {
+    methodKind: "unary";
+    input: typeof ExplainRequestSchema;
+    output: typeof ExplainResponseSchema;
+  },
+  /**
+   * What if: one call, decided by the active revision and by a candidate. Nothing is recorded.
+   *
+   * @generated from rpc interlock.v1.PdpService.Simulate
+   */
+  simulate: {
+    methodKind: "unary";
+    input: typeof SimulateRequestSchema;
+    output: typeof SimulateResponseSchema;
+  },
+  /**
+   * Decides recent calls again under a candidate, and lists every decision that would change.
+   *
+   * @generated from rpc interlock.v1.PdpService.Replay
+   */
+  replay: {
+    methodKind: "unary";
+    input: typeof ReplayRequestSchema;
+    output: typeof ReplayResponseSchema;
+  },
+  /**
+   * Who could call a tool, whatever the arguments.
+   *
+   * @generated from rpc interlock.v1.PdpService.WhoCan
+   */
+  whoCan: {
+    methodKind: "unary";
+    input: typeof WhoCanRequestSchema;
+    output: typeof WhoCanResponseSchema;
+  },
+  /**
+   * What somebody could call, whatever the arguments.
+   *
+   * @generated from rpc interlock.v1.PdpService.WhatCan
+   */
+  whatCan: {
+    methodKind: "unary";
+    input: typeof WhatCanRequestSchema;
+    output: typeof WhatCanResponseSchema;
+  },
+  /**
+   * Validates, tests and replays a candidate; unless it is a dry run, records and activates it, or has it wait for a
+   * second person where policy says so. The change itself is decided by the active policy, as a call of policy.push.
+   *
+   * @generated from rpc interlock.v1.PdpService.PushPolicy
+   */
+  pushPolicy: {
+    methodKind: "unary";
+    input: typeof PushPolicyRequestSchema;
+    output: typeof PushPolicyResponseSchema;
+  },
+  /**
+   * Makes an earlier revision the active one again. Decided as a call of policy.rollback.
+   *
+   * @generated from rpc interlock.v1.PdpService.RollbackPolicy
+   */
+  rollbackPolicy: {
+    methodKind: "unary";
+    input: typeof RollbackPolicyRequestSchema;
+    output: typeof RollbackPolicyResponseSchema;
+  },
+  /**
+   * The second pair of eyes. Decided as a call of policy.approve, and never by the author of the change.
+   *
+   * @generated from rpc interlock.v1.PdpService.ApproveChange
+   */
+  approveChange: {
+    methodKind: "unary";
+    input: typeof ApproveChangeRequestSchema;
+    output: typeof ApproveChangeResponseSchema;
+  },
+  /**
+   * Ends a change that waits. Its author may withdraw it; anybody else needs policy.approve.
+   *
+   * @generated from rpc interlock.v1.PdpService.RejectChange
+   */
+  rejectChange: {
+    methodKind: "unary";
+    input: typeof RejectChangeRequestSchema;
+    output: typeof RejectChangeResponseSchema;
+  },
+  /**
+   * Every revision there was, and the changes that wait.
+   *
+   * @generated from rpc interlock.v1.PdpService.ListRevisions
+   */
+  listRevisions: {
+    methodKind: "unary";
+    input: typeof ListRevisionsRequestSchema;
+    output: typeof ListRevisionsResponseSchema;
+  },
+  /**
+   * The files of one revision.
+   *
+   * @generated from rpc interlock.v1.PdpService.GetPolicy
+   */
+  getPolicy: {
+    methodKind: "unary";
+    input: typeof GetPolicyRequestSchema;
+    output: typeof GetPolicyResponseSchema;
+  },
+  /**
+   * Has a candidate decide beside the active revision, without effect. Decided as a call of policy.shadow.
+   *
+   * @generated from rpc interlock.v1.PdpService.SetShadow
+   */
+  setShadow: {
+    methodKind: "unary";
+    input: typeof SetShadowRequestSchema;
+    output: typeof SetShadowResponseSchema;
+  },
+  /**
+   * What the shadow would have decided otherwise, as far as the replica that answers has seen.
+   *
+   * @generated from rpc interlock.v1.PdpService.GetShadow
+   */
+  getShadow: {
+    methodKind: "unary";
+    input: typeof GetShadowRequestSchema;
+    output: typeof GetShadowResponseSchema;
+  },
+  /**
+   * The revision a replica decides by: at once, and again whenever it has switched.
+   *
+   * @generated from rpc interlock.v1.PdpService.WatchRevisions
+   */
+  watchRevisions: {
+    methodKind: "server_streaming";
+    input: typeof WatchRevisionsRequestSchema;
+    output: typeof WatchRevisionsResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_interlock_v1_pdp, 0);

@@ -1,16 +1,8 @@
-import { readFileSync } from "node:fs";
-import { join } from "node:path";
-import { type Enforcer, newEnforcer, newModelFromString, StringAdapter } from "casbin";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { toolFunctions } from "./casbin.ts";
-import { OUTCOMES, type Outcome } from "./decide.ts";
-import { type Facts, toRequest } from "./facts.ts";
-import { type FactsChange, factsOf, POLICIES, policyOf } from "./fixture.ts";
-import { FUNCTIONS } from "./functions.ts";
-
-const rule = (tenant: string, subject: string, tool: string, outcome: Outcome, when = "true") =>
-  `p, ${tenant}, ${subject}, ${tool}, ${outcome}, "${when}", ${outcome} by ${subject} for ${tool}.`;
+import type { Outcome } from "./decide.ts";
+import { type FactsChange, factsOf, policyOf } from "./fixture.ts";
+import { factsArb, linesArb, rule, ruleArb } from "./generated.ts";
 
 type Case = { name: string; lines: string[]; facts?: FactsChange; want: Outcome; rules: string[] };
 
@@ -150,51 +142,6 @@ test.each(MATCHING)("$name: $want", async ({ lines, facts, want, rules }) => {
   expect(policy.decide(factsOf(facts))).toEqual(first);
 });
 
-const CONDITIONS = [
-  "true",
-  "r.args.n > 2",
-  "r.args.n <= 2 || r.impact == 'high'",
-  "contains(r.labels, 'private-data')",
-  "!g(r.subject, 'role:r1', r.tenant)",
-];
-const tenantArb = fc.constantFrom("t", "u");
-const agentArb = fc.constantFrom("a", "b", "c");
-const roleArb = fc.constantFrom("role:r1", "role:r2");
-const ruleArb = fc
-  .tuple(
-    tenantArb,
-    fc.oneof(
-      fc.constant("*"),
-      roleArb,
-      agentArb.map((name) => `agent:${name}`),
-    ),
-    fc.constantFrom("*", "x.*", "x.y", "x.y.*", "x.y.z", "group:m", "group:p"),
-    fc.constantFrom(...OUTCOMES),
-    fc.constantFrom(...CONDITIONS),
-  )
-  .map((columns) => rule(...columns));
-/** Every tenant grants both roles to somebody, so that a generated rule is never refused. */
-const GRANTS = ["t", "u"].flatMap((tenant) => ["r1", "r2"].map((role) => `g, agent:nobody, role:${role}, ${tenant}`));
-const linkArb = fc.oneof(
-  fc.tuple(agentArb, roleArb, tenantArb).map(([agent, role, tenant]) => `g, agent:${agent}, ${role}, ${tenant}`),
-  tenantArb.map((tenant) => `g, role:r1, role:r2, ${tenant}`),
-  tenantArb.map((tenant) => `g2, x.y, group:p, ${tenant}`),
-);
-const linesArb = fc
-  .tuple(fc.uniqueArray(ruleArb, { maxLength: 10 }), fc.array(linkArb, { maxLength: 4 }))
-  .map(([rules, links]) => [...GRANTS, ...links, ...rules]);
-const factsArb: fc.Arbitrary<Facts> = fc
-  .record({
-    tenant: tenantArb,
-    agent: agentArb,
-    name: fc.constantFrom("x", "x.y", "x.y.z", "w.y"),
-    impact: fc.constantFrom("low" as const, "high" as const),
-    groups: fc.subarray(["m", "p"]),
-    labels: fc.subarray(["private-data" as const]),
-    n: fc.integer({ min: 1, max: 4 }),
-  })
-  .map(({ tenant, agent, labels, n, ...tool }) => factsOf({ tenant, agent, labels, args: { n }, tool }));
-
 describe("properties", () => {
   test("the order of the rules never matters", async () => {
     const withShuffle = linesArb.chain((lines) =>
@@ -223,33 +170,4 @@ describe("properties", () => {
       { numRuns: 60 },
     );
   });
-
-  test("stock Casbin, with the same model and rules and no index, gives the same outcome", async () => {
-    await fc.assert(
-      fc.asyncProperty(linesArb, fc.array(factsArb, { minLength: 10, maxLength: 10 }), async (lines, all) => {
-        const policy = await policyOf(...lines);
-        const stock = await stockCasbin(lines);
-        for (const facts of all) expect(policy.decide(facts).outcome).toBe(stock(facts));
-      }),
-      { numRuns: 80 },
-    );
-  });
 });
-
-/** One enforcer for each outcome, asked from the strictest: what the model means in Casbin alone. */
-async function stockCasbin(lines: readonly string[]): Promise<(facts: Facts) => Outcome> {
-  const modelText = readFileSync(join(POLICIES, "model.conf"), "utf8");
-  const enforcers = new Map<Outcome, Enforcer>();
-  for (const outcome of OUTCOMES) {
-    const kept = lines.filter((line) => !line.startsWith("p,") || line.includes(`, ${outcome}, "`));
-    const enforcer = await newEnforcer(newModelFromString(modelText), new StringAdapter(kept.join("\n")));
-    for (const [name, call] of Object.entries(toolFunctions())) await enforcer.addFunction(name, call);
-    for (const [name, { call }] of Object.entries(FUNCTIONS)) await enforcer.addFunction(name, call);
-    enforcers.set(outcome, enforcer);
-  }
-  return (facts) => {
-    const request = Object.values(toRequest(facts));
-    const strictest = OUTCOMES.toReversed().find((outcome) => enforcers.get(outcome)?.enforceSync(...request));
-    return strictest ?? "deny";
-  };
-}
