@@ -35,7 +35,7 @@ export function demandGrant(tool: string, chain: readonly Ancestor[], find: (nam
     const message = `Calls nest at most ${MAX_DEPTH} deep, and ${chain[0]?.tool} is that deep; do it from the program above.`;
     throw new RpcError({ code: "FAILED_PRECONDITION", reason: "NESTING_TOO_DEEP", message });
   }
-  const without = chain.find((ancestor) => !namesTool(grantsOf(find(ancestor.tool)), tool));
+  const without = chain.find((ancestor) => !mayCall(find(ancestor.tool), tool));
   if (without === undefined) return;
   const message = `${without.tool} may not call ${tool}: an operator can name it in sandbox.calls of its manifest.`;
   throw new RpcError({ code: "PERMISSION_DENIED", reason: "CALL_NOT_GRANTED", field: "tool", message });
@@ -48,8 +48,10 @@ export function refuseCircle(call: Pick<Call, "tool" | "argumentsHash">, chain: 
   throw new RpcError({ code: "FAILED_PRECONDITION", reason: "LOOP_DETECTED", message });
 }
 
-function grantsOf(tool: Tool | undefined): readonly string[] {
-  return tool?.manifest.sandbox.kind === "isolate" ? (tool.manifest.sandbox.calls ?? []) : [];
+/** Whether the manifest of one tool lets its programs call another. */
+export function mayCall(tool: Tool | undefined, called: string): boolean {
+  const { sandbox } = tool?.manifest ?? {};
+  return sandbox?.kind === "isolate" && namesTool(sandbox.calls ?? [], called);
 }
 
 export function maxCallsOf({ manifest: { sandbox } }: Tool): number {

@@ -80,7 +80,8 @@ export function resolveCall(
   });
 }
 
-function findTool(catalog: Catalog, name: string): Tool {
+/** @throws RpcError NOT_FOUND */
+export function findTool(catalog: Catalog, name: string): Tool {
   if (name === "")
     throw new RpcError({
       code: "INVALID_ARGUMENT",
