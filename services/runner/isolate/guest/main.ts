@@ -51,6 +51,7 @@ setPrototypeOf(run, null);
 
 /** Readies the isolate for its one program. */
 export function boot(log: Host["log"], ask: Host["ask"], wake: Host["wake"], now: Host["now"]) {
+  // Nothing here shares memory with anything, or may stop to wait for it. A snapshot cannot be without them.
   for (const name of ["$boot", "SharedArrayBuffer", "Atomics"]) deleteProperty(globalThis, name);
   connect({ log, ask, wake, now });
   return { run, deliver, tick };
