@@ -2,7 +2,6 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { DescService } from "@bufbuild/protobuf";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
-import { v7 as uuidv7 } from "uuid";
 import { ApprovalsService } from "../proto/interlock/v1/approvals_pb.ts";
 import { BrokerService } from "../proto/interlock/v1/broker_pb.ts";
 import { LedgerService } from "../proto/interlock/v1/ledger_pb.ts";
@@ -22,6 +21,7 @@ import { openIsolateBackend } from "./runner/isolate/backend.ts";
 import { startRunner } from "./runner/service.ts";
 import type { Config } from "./shared/config.ts";
 import { authenticator } from "./shared/identity.ts";
+import { newId } from "./shared/ids.ts";
 import { startCheckpoints } from "./shared/journal/checkpoint.ts";
 import { openJetstreamJournal } from "./shared/journal/jetstream.ts";
 import type { Journal } from "./shared/journal/journal.ts";
@@ -148,7 +148,7 @@ class Host {
         return hosted(service(ApprovalsService, approvals.handlers), approvals);
       }
       case "runner": {
-        const bootId = uuidv7();
+        const bootId = newId();
         const backends = this.#options.backends ?? (await openBackends(config, { bootId, log, now }));
         const trustedKeys = readTrustedKeys(config);
         const { id: runnerId, max_concurrent: maxConcurrent } = config.runner;
@@ -194,7 +194,7 @@ class Host {
       secrets: readSecrets(config),
       loops: { exactRepeatLimit: config.loops.exact_repeat_limit },
       now,
-      newId: uuidv7,
+      newId,
       log,
     });
     const checkpoints = startCheckpoints({ journal, everyMs: 60_000, signer, now });
@@ -294,6 +294,7 @@ async function connectNats(config: Config, name: string, as?: string): Promise<N
       name: `interlock ${name}`,
       maxReconnectAttempts: -1,
       reconnectTimeWait: 250,
+      noAsyncTraces: true, // a stack trace for every request, also for those that succeed
       ...(user === undefined ? {} : { user, ...password, inboxPrefix: `_INBOX_${user}` }),
     });
   } catch (error) {

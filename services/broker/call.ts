@@ -3,8 +3,11 @@ import type { Call, Decision, Outcome, Refusal, RunResult, Stage } from "./model
 /**
  * The life of a call, whole: which stage follows which, every early exit, and what each exit undoes.
  *
- *     guard ─> decide ─> reserve ─┬──────────────> admit ─> run ─> filter ─> end
- *                                 └─> park ─ people ─> guard, decide again ─^
+ *     guard ─> decide ─┬─> reserve and admit, at once ────────────┬─> run ─> filter ─> end
+ *                      └─> reserve ─> park ─ people ─> guard, decide again ─> admit ─^
+ *
+ * Hold and admission are asked for at once, so that both are durable for the price of one. Only a call that has both
+ * runs; one that was admitted and not held ends as refused, and leaves no more of itself than one that never was.
  *
  * Before it, the request was authenticated and resolved; nothing is held for a request that is not. Pure: the shell
  * (pipeline.ts) performs each command and feeds back what came of it.
@@ -35,6 +38,8 @@ export type CallCommand =
   | { readonly kind: "guard" }
   | { readonly kind: "decide" }
   | { readonly kind: "reserve"; readonly decision: Decision }
+  /** Reserve and admit, both at once. */
+  | { readonly kind: "hold"; readonly decision: Decision }
   | { readonly kind: "park"; readonly decision: Decision }
   | { readonly kind: "admit"; readonly decision: Decision }
   | { readonly kind: "run"; readonly decision: Decision }
@@ -92,10 +97,13 @@ export function endParked(outcome: Outcome, decision: Decision | undefined, with
   };
 }
 
-/** A call marked idempotent whose run was lost with its broker: once more, under the decision it was admitted by. */
+/**
+ * A call marked idempotent whose run was lost with its broker: once more, under the decision it was admitted by. Its hold
+ * is asked for again, for its broker may have been lost before it had one.
+ */
 export function rerun(decision: Decision): Step {
   const held: Held = { decision, reserved: true, approved: true, asked: false, mayHaveRun: true };
-  return active("permit", held, { kind: "admit", decision });
+  return active("permit", held, { kind: "hold", decision });
 }
 
 /** A call that was admitted and whose end nobody knows. It is charged as estimated: it may have run. */
@@ -122,7 +130,7 @@ export function advance(state: CallProgress, event: CallEvent): Step {
     case "decided":
       return afterDecision(event.decision, { ...held, decision: event.decision });
     case "reserved":
-      return afterReservation(withDecision(held, event), { ...held, reserved: true });
+      return active("approve", { ...held, asked: true }, { kind: "park", decision: withDecision(held, event) });
     case "parked":
       return { state: { kind: "parked" }, command: { kind: "none" } };
     case "admitted":
@@ -144,7 +152,7 @@ export function advance(state: CallProgress, event: CallEvent): Step {
     case "refused":
       if (held.mayHaveRun) return endLost(held.decision);
       if (state.at === "filter") return end({ kind: "outcome_unknown", message: WITHHELD }, held, "charge");
-      return end(outcomeOfRefusal(event.refusal), held, undoOf(heldAt(state)).hold);
+      return end(outcomeOfRefusal(event.refusal), held, undoOf(held).hold);
   }
 }
 
@@ -169,17 +177,15 @@ function afterDecision(decision: Decision, held: Held): Step {
       if (held.mayHaveRun) return endLost(decision);
       return end({ kind: "refused", refusal: denial(decision) }, held, undoOf(held).hold);
     case "require_approval":
-    case "allow":
+    case "allow": {
       // What people said yes to holds its money already; it was taken before they were asked.
       if (held.approved) return active("permit", held, { kind: "admit", decision });
-      return active("reserve", held, { kind: "reserve", decision });
+      // From here on a hold may exist: no answer is no proof that it does not, and to release it twice is harmless.
+      const holding = { ...held, reserved: true };
+      if (decision.kind === "allow") return active("permit", holding, { kind: "hold", decision });
+      return active("reserve", holding, { kind: "reserve", decision });
+    }
   }
-}
-
-function afterReservation(decision: Decision, held: Held): Step {
-  if (decision.kind === "require_approval")
-    return active("approve", { ...held, asked: true }, { kind: "park", decision });
-  return active("permit", held, { kind: "admit", decision });
 }
 
 /** How a run that came to its end ends the call. */
@@ -209,11 +215,6 @@ const NO_UNDO: Undo = { hold: "none", withdrawApproval: false };
 
 function undoOf(held: Held): Undo {
   return { hold: held.reserved && !held.mayHaveRun ? "release" : "none", withdrawApproval: held.asked };
-}
-
-/** A reserve that failed without an answer may have landed: release is idempotent, so it is always sent. */
-function heldAt(state: Extract<CallProgress, { kind: "active" }>): Held {
-  return state.at === "reserve" ? { ...state.held, reserved: true } : state.held;
 }
 
 function end(outcome: Outcome, held: Held, hold: Undo["hold"]): Step {

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { countCall, judgeRepeat, NO_REPEATS, type RepeatWindow } from "./loops.ts";
+import { countCall, judgeRepeat, NO_REPEATS, type RepeatWindow, uncountCall } from "./loops.ts";
 
 function windowAfter(signatures: string): RepeatWindow {
   return [...signatures].reduce(countCall, NO_REPEATS);
@@ -25,6 +25,16 @@ test("a call that is stopped is not counted, so asking again does not end the st
   const window = windowAfter("aaa");
   expect([judgeRepeat(window, "a", 3), judgeRepeat(window, "a", 3)]).toEqual(["stopped", "stopped"]);
   expect(window).toEqual({ signature: "a", count: 3 });
+});
+
+test.each([
+  ["a", "a", "clear"],
+  ["aa", "a", "repeating"],
+  ["aaa", "a", "repeating"],
+  ["aab", "b", "clear"],
+  ["aab", "a", "clear"],
+])("after %j, of which the last call of %j came to nothing, it is %s", (before, nothing, verdict) => {
+  expect(judgeRepeat(uncountCall(windowAfter(before), nothing), nothing, 3)).toBe(verdict);
 });
 
 test("whatever is asked for, never more than `limit` equal calls in a row are let through, and one always is", () => {

@@ -17,3 +17,8 @@ export function judgeRepeat(window: RepeatWindow, signature: string, limit: numb
 export function countCall(window: RepeatWindow, signature: string): RepeatWindow {
   return window.signature === signature ? { signature, count: window.count + 1 } : { signature, count: 1 };
 }
+
+/** Takes back what was counted of a call that came to nothing. */
+export function uncountCall(window: RepeatWindow, signature: string): RepeatWindow {
+  return window.signature === signature ? { signature, count: Math.max(0, window.count - 1) } : window;
+}

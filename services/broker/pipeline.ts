@@ -6,10 +6,12 @@ import type { Log } from "../shared/log.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Client } from "../shared/rpc/types.ts";
 import type { Signer } from "../shared/signing.ts";
+import { AtStage, asking, askOptions } from "./asking.ts";
 import { advance, begin, type CallCommand, type CallEvent, type CallProgress, type Step } from "./call.ts";
 import type { Tool } from "./catalog.ts";
 import { type ControlState, switchAgainst } from "./control.ts";
 import { Ending, priceOf } from "./ending.ts";
+import { Holds, unlessOver } from "./holds.ts";
 import { LiveCall, Waiters } from "./live.ts";
 import { type Mask, maskResult } from "./mask.ts";
 import type { Call, Decision, Refusal, RunResult } from "./model.ts";
@@ -26,7 +28,7 @@ import {
   type SessionRefusal,
   type SessionState,
 } from "./session.ts";
-import { fromDecision, toAmount, toFacts, toRefusal, toTimestamp } from "./wire.ts";
+import { fromDecision, toFacts, toRefusal } from "./wire.ts";
 import {
   approvalMs,
   asksMore,
@@ -60,10 +62,6 @@ export type PipelineOptions = {
   readonly log: Log;
 };
 
-/** How long each of the services that are asked may take. */
-const ASK_MS = 2_500;
-/** Beyond all that is bounded: how long a hold outlives what it is for. */
-const LEASE_SLACK_MS = 45_000;
 const PATIENCE_MS = 120_000;
 const DRAIN_LOOK_MS = 20;
 const NEVER = new AbortController().signal;
@@ -74,6 +72,7 @@ const RUN_PATIENCE_MS = RUN_SLACK_MS / 3;
 export class Pipeline {
   readonly #options: PipelineOptions;
   readonly #ending: Ending;
+  readonly #holds: Holds;
   /** The calls this process works on. */
   readonly live = new Map<string, Work>();
   /** Idempotency keys of calls that are not on record yet: who repeats one waits, and so holds no money of its own. */
@@ -83,6 +82,7 @@ export class Pipeline {
   constructor(options: PipelineOptions) {
     this.#options = options;
     this.#ending = new Ending(options);
+    this.#holds = new Holds(options);
   }
 
   /** Takes a new call as far as it can go. */
@@ -134,6 +134,7 @@ export class Pipeline {
     try {
       let step = from;
       while (step.command.kind !== "none" && step.command.kind !== "yield") {
+        if (step.command.kind === "hold") work.live.enter("reserve");
         if (step.state.kind === "active") work.live.enter(step.state.at);
         step = advance(step.state.kind === "parked" ? ENDING : step.state, await this.#perform(work, step));
         if (step.command.kind === "run") work.onRecorded?.();
@@ -165,7 +166,7 @@ export class Pipeline {
   async #perform(work: Work, step: Step): Promise<CallEvent> {
     const { command, state } = step;
     const { stopping } = this.#options;
-    const stage = state.kind === "active" ? state.at : "settle";
+    const at = state.kind === "active" ? state.at : "settle";
     if (command.kind === "yield" || command.kind === "none") throw new Error(`${command.kind} is nothing to perform`);
     if (command.kind === "end") return await this.#ending.end(work, command);
     const untilMs = performance.now() + patienceOf(work, command);
@@ -174,9 +175,10 @@ export class Pipeline {
         if (command.kind !== "filter") throwIfOver(work); // what has run is always settled
         return await this.#attempt(work, command);
       } catch (thrown) {
-        const error = RpcError.from(thrown);
+        const stage = thrown instanceof AtStage ? thrown.stage : at;
+        const error = RpcError.from(thrown instanceof AtStage ? thrown.cause : thrown);
         if (error.code === "INTERNAL")
-          this.#options.log.error({ err: thrown, stage, callId: work.call.callId }, "call.fault");
+          this.#options.log.error({ err: error, stage, callId: work.call.callId }, "call.fault");
         const hopeful = error.code === "UNAVAILABLE" || error.code === "DEADLINE_EXCEEDED";
         if (!hopeful || performance.now() >= untilMs) return { kind: "refused", refusal: toRefusal(stage, error) };
         await pause(250, stopping);
@@ -193,6 +195,8 @@ export class Pipeline {
         return await this.#decide(work);
       case "reserve":
         return await this.#reserve(work, command.decision);
+      case "hold":
+        return await this.#hold(work, command.decision);
       case "park":
         return await this.#park(work, command.decision);
       case "admit":
@@ -229,7 +233,7 @@ export class Pipeline {
     const { call, tool, labels, askedUnder } = work;
     const { pdp, now } = this.#options;
     const facts = toFacts(call, tool, { labels, loop: work.loop, nowMs: now() });
-    const response = await asking("pdp", pdp.decide({ facts }, this.#asking(work)));
+    const response = await asking("pdp", pdp.decide({ facts }, askOptions(work.io)));
     const decision = fromDecision(response.decision);
     if (askedUnder !== undefined && asksMore(decision, askedUnder))
       return refused(guardRefusal({ kind: "approval_outdated" }));
@@ -238,14 +242,21 @@ export class Pipeline {
   }
 
   async #reserve(work: Work, decision: Decision): Promise<CallEvent> {
-    const { call, tool } = work;
-    const { ledger, now } = this.#options;
-    const wait = decision.kind === "require_approval" ? approvalMs(decision) : 0;
-    const expireTime = toTimestamp(now() + wait + wallMsOf(tool, decision) + LEASE_SLACK_MS);
-    const amounts = priceOf(tool).map(toAmount);
-    const request = { reservationId: call.callId, principal: call.principal, tool: call.tool, amounts, expireTime };
-    await asking("ledger", ledger.reserve(request, this.#asking(work)));
+    await this.#holds.reserve(work, decision);
     return { kind: "reserved" };
+  }
+
+  /** Both are asked for in one turn, so that they share a commit where they share a journal. */
+  async #hold(work: Work, decision: Decision): Promise<CallEvent> {
+    await asking("runner", this.#options.runners.current());
+    const [reserved, admitted] = await Promise.allSettled([
+      this.#holds.reserve(work, decision).catch((error: unknown) => unlessOver(work, error)),
+      this.#admission(work, decision),
+    ]);
+    if (admitted.status === "fulfilled" && admitted.value.kind !== "admitted") return admitted.value;
+    if (reserved.status === "rejected") throw reserved.reason;
+    if (admitted.status === "rejected") throw admitted.reason;
+    return admitted.value;
   }
 
   async #park(work: Work, decision: Decision): Promise<CallEvent> {
@@ -260,7 +271,7 @@ export class Pipeline {
       this.#within(work),
     );
     if (recorded.kind === "refused") return recordRefusal(recorded.refusal, call);
-    await asking("approvals", this.ask({ call, tool, decision, expiresMs, labels }, this.#asking(work)));
+    await asking("approvals", this.ask({ call, tool, decision, expiresMs, labels }, askOptions(work.io)));
     return { kind: "parked" };
   }
 
@@ -271,25 +282,20 @@ export class Pipeline {
   }
 
   async #admit(work: Work, decision: Decision): Promise<CallEvent> {
+    await asking("runner", this.#options.runners.current());
+    await this.#holds.extend(work, decision);
+    return await this.#admission(work, decision);
+  }
+
+  async #admission(work: Work, decision: Decision): Promise<CallEvent> {
     const { call, tool, attempt } = work;
-    const { sessions, runners, now } = this.#options;
-    await asking("runner", runners.current());
-    if (work.askedUnder !== undefined && work.replaces === undefined) await this.#extend(work, decision);
-    const begun = { call, decision, price: priceOf(tool), basis: this.#basis(work) };
+    const { sessions, now } = this.#options;
+    const begun = { call, decision, price: work.price ?? priceOf(tool), basis: this.#basis(work) };
     const deadlineMs = now() + wallMsOf(tool, decision) + RUN_SLACK_MS;
     const replaces = work.replaces === undefined ? {} : { replaces: work.replaces };
     const command: SessionCommand = { kind: "admit", attempt, deadlineMs, ...begun, ...replaces };
     const recorded = await sessions.execute(streamOf(call.principal), command, this.#within(work));
     return recorded.kind === "accepted" ? { kind: "admitted" } : recordRefusal(recorded.refusal, call);
-  }
-
-  /** Its hold was made to last until people answer: now it has to outlast the run. */
-  async #extend(work: Work, decision: Decision): Promise<void> {
-    const { call, tool } = work;
-    const { ledger, now } = this.#options;
-    const expireTime = toTimestamp(now() + wallMsOf(tool, decision) + LEASE_SLACK_MS);
-    const request = { tenant: call.principal.tenant, reservationId: call.callId, expireTime };
-    await asking("ledger", ledger.extend(request, this.#asking(work)));
   }
 
   #basis({ labels, loop }: Work): Basis {
@@ -329,17 +335,6 @@ export class Pipeline {
     return { kind: "filtered", result: maskResult(result, this.#options.mask) };
   }
 
-  /** No longer than the service may take, and soon enough before the caller's own deadline to name the stage. */
-  #asking({ io }: Work): { signal: AbortSignal; deadlineMs: number; traceParent?: string } {
-    const { signal, deadlineMs, traceParent } = io;
-    const own = Date.now() + ASK_MS;
-    return {
-      signal,
-      deadlineMs: deadlineMs === undefined ? own : Math.min(own, Math.max(Date.now() + 1, deadlineMs - 200)),
-      ...(traceParent === undefined ? {} : { traceParent }),
-    };
-  }
-
   #within({ io }: Work): { signal: AbortSignal; deadlineMs?: number } {
     return { signal: io.signal, ...(io.deadlineMs === undefined ? {} : { deadlineMs: io.deadlineMs - 100 }) };
   }
@@ -374,12 +369,4 @@ const ENDING: CallProgress = {
 
 function refused(refusal: Refusal): CallEvent {
   return { kind: "refused", refusal };
-}
-
-async function asking<T>(name: "pdp" | "ledger" | "approvals" | "runner", answer: Promise<T>): Promise<T> {
-  try {
-    return await answer;
-  } catch (error) {
-    throw serviceDown(name, RpcError.from(error));
-  }
 }

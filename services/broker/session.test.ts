@@ -146,6 +146,15 @@ describe("S2: idempotency keys", () => {
     expect(ask(state, admit("try-2", { call: again }))).toBe("admitted");
   });
 
+  test.each([
+    ["reserve", "admitted"],
+    ["run", "no: repeated_key"],
+  ] as const)("a call that was admitted and refused at %s", (stage, want) => {
+    const outcome: Outcome = { kind: "refused", refusal: refusalOf({ stage }) };
+    const state = stateAfter(admit("try-1", { call: keyed }), end({ call: keyed, outcome }));
+    expect(ask(state, admit("try-2", { call: again }))).toBe(want);
+  });
+
   test("calls without a key never meet", () => {
     expect(ask(stateAfter(admit()), admit("try-2", { call: OTHER }))).toBe("admitted");
   });

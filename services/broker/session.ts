@@ -1,6 +1,6 @@
 import type { Decided, Decider } from "../shared/decider.ts";
 import { signatureOf } from "./call.ts";
-import { countCall, judgeRepeat, type LoopVerdict, NO_REPEATS, type RepeatWindow } from "./loops.ts";
+import { countCall, judgeRepeat, type LoopVerdict, NO_REPEATS, type RepeatWindow, uncountCall } from "./loops.ts";
 import type { Amount, Call, CallSummary, Decision, Outcome, SignedText } from "./model.ts";
 
 /**
@@ -219,6 +219,9 @@ function evolve(state: SessionState, event: SessionEvent): SessionState {
       if (known === undefined) {
         state.agent = call.principal.agent;
         if (countsAsCall(outcome)) state.repeats = countCall(state.repeats, signatureOf(call));
+      } else if (wasNotHeld(outcome)) {
+        state.repeats = uncountCall(state.repeats, signatureOf(call));
+        forgetKey(state, call.idempotencyKey, callId);
       }
       state.labels = event.labels;
       const attempt = known?.attempt ?? "";
@@ -241,14 +244,23 @@ function countsAsCall(outcome: Outcome): boolean {
   return outcome.kind !== "refused" || outcome.refusal.reason === "POLICY_DENIED";
 }
 
+/** Admitted in the same breath as its hold was refused: as if it had never been. */
+function wasNotHeld(outcome: Outcome): boolean {
+  return outcome.kind === "refused" && outcome.refusal.stage === "reserve";
+}
+
 function forgetOldest(state: SessionState): void {
   if (state.calls.size <= KEEP_CALLS) return;
   for (const [callId, entry] of state.calls) {
     if (entry.kind !== "ended") continue;
     state.calls.delete(callId);
-    if (state.keys.get(entry.idempotencyKey) === callId) state.keys.delete(entry.idempotencyKey);
+    forgetKey(state, entry.idempotencyKey, callId);
     return;
   }
+}
+
+function forgetKey({ keys }: SessionState, key: string, callId: string): void {
+  if (keys.get(key) === callId) keys.delete(key);
 }
 
 function entryOf({

@@ -3,7 +3,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { DescService } from "@bufbuild/protobuf";
 import { fromBinary } from "@bufbuild/protobuf";
-import { v7 as uuidv7 } from "uuid";
 import { expect, onTestFinished } from "vitest";
 import { ApprovalsService } from "../../proto/interlock/v1/approvals_pb.ts";
 import {
@@ -24,6 +23,7 @@ import { loadBudgets } from "../../services/ledger/budgets.ts";
 import { startLedger } from "../../services/ledger/service.ts";
 import { startPdp } from "../../services/pdp/service.ts";
 import { startRunner } from "../../services/runner/service.ts";
+import { newId } from "../../services/shared/ids.ts";
 import { type Journal, JournalUnavailable, type NewRecord } from "../../services/shared/journal/journal.ts";
 import { openSqliteJournal } from "../../services/shared/journal/sqlite.ts";
 import { silentLog } from "../../services/shared/log.ts";
@@ -150,7 +150,7 @@ export class World implements AsyncDisposable {
       await startRunner({
         ...{
           runnerId: "runner-1",
-          bootId: uuidv7(),
+          bootId: newId(),
           backends: [this.sandbox],
           maxConcurrent: 10_000,
           drainMs: 0,
@@ -187,7 +187,7 @@ export class World implements AsyncDisposable {
     const cut = new AbortController();
     const client = <S extends DescService>(desc: S, name: PartName) => this.client(desc, name, BROKER, cut.signal);
     const broker = await startBroker({
-      ...{ journal: cuttable(this.journal, cut.signal), now: this.now, newId: uuidv7, log: silentLog },
+      ...{ journal: cuttable(this.journal, cut.signal), now: this.now, newId, log: silentLog },
       signer: this.#signer,
       pdp: client(PdpService, "pdp"),
       ledger: client(LedgerService, "ledger"),
@@ -212,7 +212,7 @@ export class World implements AsyncDisposable {
   async restartRunner(): Promise<void> {
     const { sandbox, now } = this;
     const runner = await startRunner({
-      ...{ runnerId: "runner-1", bootId: uuidv7(), backends: [sandbox], maxConcurrent: 10_000, now, log: silentLog },
+      ...{ runnerId: "runner-1", bootId: newId(), backends: [sandbox], maxConcurrent: 10_000, now, log: silentLog },
       trustedKeys: [this.#signer.publicKey],
     });
     this.#stack.use(runner);

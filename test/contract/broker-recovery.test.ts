@@ -179,6 +179,41 @@ describe("a call that ran when its broker crashed", () => {
   });
 });
 
+describe("a call that was admitted without its hold, by a broker that then crashed", () => {
+  async function admittedAlone(tool: string) {
+    const opened = await open();
+    const { world, replica, execute } = opened;
+    world.down.add("ledger");
+    world.breaks = (stream, events) => stream === "session.demo.s1" && events.some(({ kind }) => kind === "ended");
+    const error = await refusalOf(execute(tool, { n: 1 }));
+    expect(error).toMatchObject({ reason: "LEDGER_UNAVAILABLE", metadata: { stage: "reserve" } });
+    replica.crash();
+    world.breaks = () => false;
+    world.down.clear();
+    expect(await world.records("s1")).toEqual(["admitted"]);
+    const { state } = await another(world);
+    return { ...opened, state: () => state(error.metadata["call_id"] ?? "") };
+  }
+
+  test("is not run", async () => {
+    const { world, state } = await admittedAlone("t.held");
+    world.skewMs = OVER;
+    await expect.poll(state, SOON).toBe("OUTCOME_UNKNOWN");
+    expect(world.sandbox.ran).toEqual([]);
+    await settled(world, { "*": "0/0", calls: "0/0" });
+  });
+
+  test("is run where its tool is idempotent, once it is held", async () => {
+    const { world, state } = await admittedAlone("t.safe");
+    world.skewMs = OVER;
+    await expect.poll(() => world.sandbox.runsOf("t.safe"), SOON).toBe(1);
+    await settled(world, { s1: "0/100", calls: "0/1" });
+    world.sandbox.letGo();
+    await expect.poll(state, SOON).toBe("SUCCEEDED");
+    await settled(world, { s1: "100/0", calls: "1/0" });
+  });
+});
+
 test("a call is cancelled through another broker than the one that runs it", async () => {
   const { world, execute } = await open();
   const { agent } = await another(world);

@@ -176,6 +176,20 @@ describe("what is refused", () => {
     await execute("t.dear", { n: 3 }, { session: "s2" });
   });
 
+  test("a call that no budget has room for is refused anew each time: it is no loop, and keeps no key", async () => {
+    const { world, execute } = await open();
+    await execute("t.dear", { n: 1 });
+    await execute("t.dear", { n: 2 });
+    const ids = new Set<string | undefined>();
+    for (let i = 0; i < REPEAT_LIMIT + 2; i++) {
+      const error = await refusalOf(execute("t.dear", { n: 3 }, { idempotencyKey: "k" }));
+      expect(error.reason).toBe("BUDGET_EXHAUSTED");
+      ids.add(error.metadata["call_id"]);
+    }
+    expect(ids.size).toBe(REPEAT_LIMIT + 2);
+    await settled(world, { s1: "800/0", calls: "2/0" });
+  });
+
   test.each([
     ["an unknown tool", "t.gone", {}, "TOOL_UNKNOWN", "tool"],
     ["arguments that do not fit", "t.echo", { n: "1" }, "ARGUMENTS_INVALID", "arguments_json.n"],

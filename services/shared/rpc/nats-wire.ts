@@ -142,6 +142,9 @@ const caller = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("service"), name }),
 ]);
 
+const callId = z.string().regex(/^[A-Za-z0-9]{1,64}$/);
+const deadline = z.coerce.number().int().positive();
+
 /** The caller is as the bus says: who may publish a request at all is the NATS server's to decide (deploy/nats.conf). */
 const callers = new Map<string, Caller>();
 const MAX_CALLERS = 10_000;
@@ -159,12 +162,9 @@ function parseCaller(text: string): Caller {
 export function parseRequestHead(message: Msg): RequestHead {
   try {
     const { headers } = message;
-    const call = z
-      .string()
-      .regex(/^[A-Za-z0-9]{1,64}$/)
-      .parse(headers?.get("interlock-call"));
-    const deadline = headers?.get("interlock-deadline") ?? "";
-    const deadlineMs = deadline === "" ? undefined : z.coerce.number().int().positive().parse(deadline);
+    const call = callId.parse(headers?.get("interlock-call"));
+    const until = headers?.get("interlock-deadline") ?? "";
+    const deadlineMs = until === "" ? undefined : deadline.parse(until);
     const traceParent = headers?.get("traceparent") || undefined;
     return { call, caller: parseCaller(headers?.get("interlock-caller") ?? ""), deadlineMs, traceParent };
   } catch (cause) {
