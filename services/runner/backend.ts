@@ -1,3 +1,4 @@
+import type { EgressRule } from "../shared/egress.ts";
 import type { SandboxSpec } from "../shared/manifest.ts";
 
 /** One way to run a call: isolates, containers, builtins. The service checks permits; a backend confines. */
@@ -44,8 +45,8 @@ export type RunSpec = {
   readonly argumentsJson: string;
   /** Every bound is set: the service has filled in the manifest's where the permit left one open. */
   readonly limits: Limits;
-  /** host:port entries. Empty: no network. */
-  readonly egress: readonly string[];
+  /** Empty: no network. */
+  readonly egress: readonly EgressRule[];
 };
 
 export type Limits = {

@@ -1,6 +1,7 @@
 import type { KeyObject } from "node:crypto";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { RunnerService, RunRequest, RunResponseSchema } from "../../proto/interlock/v1/runner_pb.ts";
+import { formatEgressRule } from "../shared/egress.ts";
 import type { Log } from "../shared/log.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { HandlerContext, Handlers } from "../shared/rpc/types.ts";
@@ -120,7 +121,7 @@ class Runs implements AsyncDisposable {
       throw new RpcError({ code: "FAILED_PRECONDITION", reason: "SANDBOX_UNAVAILABLE", message });
     }
     if (spec.egress.length > 0) {
-      const message = `${spec.tool} may reach ${spec.egress.join(", ")}, and sandboxes here have no way out yet; remove egress from its manifest.`;
+      const message = `${spec.tool} may reach ${spec.egress.map(formatEgressRule).join(", ")}, and sandboxes here have no way out yet; remove egress from its manifest.`;
       throw new RpcError({ code: "FAILED_PRECONDITION", reason: "EGRESS_UNSUPPORTED", field: "egress", message });
     }
     return backend;

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { parseEgressRule } from "./egress.ts";
 import { canonicalJson, type Json, sha256Hex } from "./json.ts";
 import { TOOL_NAME } from "./names.ts";
 
@@ -25,6 +26,11 @@ const limits = z.strictObject({
     .default(64 << 10)
     .describe("result, stdout and stderr, each"),
   pids: z.int().min(1).max(4096).default(64).describe("processes of a container"),
+});
+
+const egressRule = z.string().superRefine((rule, context) => {
+  const parsed = parseEgressRule(rule);
+  if (parsed.kind === "refused") context.addIssue(parsed.why);
 });
 
 /** JavaScript run in a V8 isolate: the body of an async function that sees `input` and returns a JSON value. */
@@ -62,7 +68,11 @@ export const manifestSchema = z.strictObject({
   arguments: z.record(z.string(), z.json()).describe("JSON Schema 2020-12 of the arguments; its type is object"),
   sandbox: z.discriminatedUnion("kind", [isolate, container, builtin]),
   limits: limits.prefault({}),
-  egress: z.array(text(260)).max(64).default([]).describe("host:port entries the tool may reach"),
+  egress: z
+    .array(egressRule)
+    .max(64)
+    .default([])
+    .describe("what the tool may reach: `[METHOD,... ]host:port[/path]` each"),
   price: z
     .partialRecord(
       z.enum(["usd_micros", "calls", "cpu_ms", "tokens", "egress_bytes"]),
