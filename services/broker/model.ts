@@ -43,6 +43,12 @@ export type Decision = {
 export type Obligations = {
   readonly limits: Limits;
   readonly approverGroup: string;
+  /** The only ways out; undefined leaves the manifest's. */
+  readonly egress?: readonly string[];
+  /** Fields that are taken out of what the tool answers. */
+  readonly redact?: readonly string[];
+  /** Who is told that the call was made. */
+  readonly notify?: readonly string[];
   readonly quorum: number;
   readonly approvalTtlMs: number;
 };

@@ -14,6 +14,7 @@ import { Ending, priceOf } from "./ending.ts";
 import { Holds, unlessOver } from "./holds.ts";
 import { LiveCall, Waiters } from "./live.ts";
 import { type Mask, maskResult } from "./mask.ts";
+import { redactResult } from "./measures.ts";
 import type { Call, Decision, Refusal, RunResult } from "./model.ts";
 import { streamOf } from "./model.ts";
 import { type Outbox, pause } from "./outbox.ts";
@@ -109,6 +110,7 @@ export class Pipeline {
       attempt: newId(),
       labels: [],
       loop: "clear",
+      spent: {},
       ...more,
     };
   }
@@ -204,7 +206,7 @@ export class Pipeline {
       case "run":
         return await this.#run(work, command.decision);
       case "filter":
-        return this.#filter(command.result);
+        return this.#filter(work, command.result);
     }
   }
 
@@ -220,6 +222,7 @@ export class Pipeline {
     );
     work.labels = seen.labels;
     work.loop = seen.loop;
+    work.spent = seen.spent;
     if (seen.foreign) return refused(guardRefusal({ kind: "foreign_session" }));
     if (seen.earlier !== undefined) {
       const { callId, same } = seen.earlier;
@@ -232,7 +235,7 @@ export class Pipeline {
   async #decide(work: Work): Promise<CallEvent> {
     const { call, tool, labels, askedUnder } = work;
     const { pdp, now } = this.#options;
-    const facts = toFacts(call, tool, { labels, loop: work.loop, nowMs: now() });
+    const facts = toFacts(call, tool, { labels, loop: work.loop, spent: work.spent, nowMs: now() });
     const response = await asking("pdp", pdp.decide({ facts }, askOptions(work.io)));
     const decision = fromDecision(response.decision);
     if (askedUnder !== undefined && asksMore(decision, askedUnder))
@@ -309,8 +312,12 @@ export class Pipeline {
     const run = {
       signal,
       ...trace,
-      onOutput: (stderr: boolean, text: string) => live.output(stderr, this.#options.mask(text)),
+      // Fields can be taken out of a whole answer only, not of pieces as they come.
+      onOutput: (stderr: boolean, text: string) => {
+        if (decision.obligations.redact === undefined) live.output(stderr, this.#options.mask(text));
+      },
     };
+    work.decision = decision;
     let outcome = await this.#options.runners.run(call, tool, decision, run);
     if (outcome.kind === "lost" && tool.manifest.idempotent && !signal.aborted) {
       live.enter("run", "The first run was lost; the tool is idempotent, so it is run once more.");
@@ -331,15 +338,16 @@ export class Pipeline {
     }
   }
 
-  #filter(result: RunResult): CallEvent {
-    return { kind: "filtered", result: maskResult(result, this.#options.mask) };
+  #filter({ decision }: Work, result: RunResult): CallEvent {
+    const shown = redactResult(result, decision?.obligations.redact ?? []);
+    return { kind: "filtered", result: maskResult(shown, this.#options.mask) };
   }
 
   #within({ io }: Work): { signal: AbortSignal; deadlineMs?: number } {
     return { signal: io.signal, ...(io.deadlineMs === undefined ? {} : { deadlineMs: io.deadlineMs - 100 }) };
   }
 
-  #logCall({ call, ended }: Work, ms: number): void {
+  #logCall({ call, ended, decision }: Work, ms: number): void {
     const outcome = ended?.progress.kind === "ended" ? ended.progress.outcome : undefined;
     const { tenant, agent, session } = call.principal;
     this.#options.log.info(
@@ -351,6 +359,9 @@ export class Pipeline {
       },
       "call",
     );
+    const notify = decision?.kind === "deny" ? undefined : decision?.obligations.notify;
+    if (notify !== undefined)
+      this.#options.log.warn({ notify, callId: call.callId, tenant, agent, session, tool: call.tool }, "call.notify");
   }
 }
 

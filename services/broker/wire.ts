@@ -21,6 +21,7 @@ import type { SignedBytes } from "../shared/signing.ts";
 import type { Tool } from "./catalog.ts";
 import type { ProgressEvent } from "./live.ts";
 import type { LoopVerdict as Verdict } from "./loops.ts";
+import { fromMeasures, toMeasures, unknownIn } from "./measures.ts";
 import type {
   Amount,
   Call,
@@ -48,18 +49,28 @@ export function fromDecision(decision: WireDecision | undefined): Decision {
   }
   const { obligations } = decision;
   const limits = obligations?.limits;
+  const unknown = obligations === undefined ? [] : unknownIn(obligations);
+  if (unknown.length > 0) return denialOf(decision, unknown);
   return {
     kind,
     reasons: decision.reasons,
     matchedRules: decision.matchedRules,
     revision: decision.revision,
     obligations: {
+      ...(obligations && fromMeasures(obligations)),
       limits: limits === undefined ? NO_LIMITS : fromLimits(limits),
       approverGroup: obligations?.approverGroup ?? "",
       quorum: obligations?.quorum ?? 0,
       approvalTtlMs: Number(obligations?.approvalTtlMs ?? 0n),
     },
   };
+}
+
+/** What policy imposes cannot be honoured here: then nothing runs. */
+function denialOf({ matchedRules, revision }: WireDecision, unknown: readonly string[]): Decision {
+  const reason = `The policy imposes ${unknown.join(", ")}, which this broker does not know; an operator must update it or change the rule.`;
+  const obligations = { limits: NO_LIMITS, approverGroup: "", quorum: 0, approvalTtlMs: 0 };
+  return { kind: "deny", reasons: [reason], matchedRules, revision, obligations };
 }
 
 const KINDS = new Map<DecisionKind, Decision["kind"]>([
@@ -156,7 +167,12 @@ export function toToolFacts(manifest: Manifest, digest: string): MessageInitShap
 export function toFacts(
   call: Pick<Call, "principal" | "argumentsJson">,
   tool: Tool,
-  seen: { readonly labels: readonly string[]; readonly loop: Verdict; readonly nowMs: number },
+  seen: {
+    readonly labels: readonly string[];
+    readonly loop: Verdict;
+    readonly nowMs: number;
+    readonly spent?: Readonly<Record<string, number>>;
+  },
 ): MessageInitShape<typeof FactsSchema> {
   return {
     principal: call.principal,
@@ -165,6 +181,7 @@ export function toFacts(
     labels: [...seen.labels],
     loop: VERDICTS[seen.loop],
     time: toTimestamp(seen.nowMs),
+    spent: Object.entries(seen.spent ?? {}).map(([unit, value]) => ({ unit, value: BigInt(value) })),
   };
 }
 
@@ -181,7 +198,13 @@ function toDecision(decision: Decision): MessageInitShape<typeof DecisionSchema>
     reasons: [...decision.reasons],
     matchedRules: [...decision.matchedRules],
     revision: decision.revision,
-    obligations: { limits: toLimits(limits), approverGroup, quorum, approvalTtlMs: BigInt(approvalTtlMs) },
+    obligations: {
+      ...toMeasures(decision.obligations),
+      limits: toLimits(limits),
+      approverGroup,
+      quorum,
+      approvalTtlMs: BigInt(approvalTtlMs),
+    },
   };
 }
 

@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file interlock/v1/types.proto.
  */
 export const file_interlock_v1_types: GenFile = /*@__PURE__*/
-  fileDesc("ChhpbnRlcmxvY2svdjEvdHlwZXMucHJvdG8SDGludGVybG9jay52MSJJCglQcmluY2lwYWwSDgoGdGVuYW50GAEgASgJEg0KBWFnZW50GAIgASgJEg8KB3Nlc3Npb24YAyABKAkSDAoEdXNlchgEIAEoCSIrCgdDYWxsUmVmEg8KB3Nlc3Npb24YASABKAkSDwoHY2FsbF9pZBgCIAEoCSKBAQoJVG9vbEZhY3RzEgwKBG5hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIOCgZkaWdlc3QYAyABKAkSJAoGaW1wYWN0GAQgASgOMhQuaW50ZXJsb2NrLnYxLkltcGFjdBIPCgdlZmZlY3RzGAUgAygJEg4KBmdyb3VwcxgGIAMoCSKlAgoFRmFjdHMSKgoJcHJpbmNpcGFsGAEgASgLMhcuaW50ZXJsb2NrLnYxLlByaW5jaXBhbBIlCgR0b29sGAIgASgLMhcuaW50ZXJsb2NrLnYxLlRvb2xGYWN0cxIWCg5hcmd1bWVudHNfanNvbhgDIAEoCRIOCgZsYWJlbHMYBCADKAkSJwoEbG9vcBgFIAEoDjIZLmludGVybG9jay52MS5Mb29wVmVyZGljdBIoCgR0aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCglhbmNlc3RvcnMYByADKAsyFi5pbnRlcmxvY2sudjEuQW5jZXN0b3ISIwoFc3BlbnQYCCADKAsyFC5pbnRlcmxvY2sudjEuQW1vdW50ImgKCEFuY2VzdG9yEiIKA3JlZhgBIAEoCzIVLmludGVybG9jay52MS5DYWxsUmVmEioKCXByaW5jaXBhbBgCIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwSDAoEdG9vbBgDIAEoCSKeAQoIRGVjaXNpb24SKAoEa2luZBgBIAEoDjIaLmludGVybG9jay52MS5EZWNpc2lvbktpbmQSDwoHcmVhc29ucxgCIAMoCRIVCg1tYXRjaGVkX3J1bGVzGAMgAygJEi4KC29ibGlnYXRpb25zGAQgASgLMhkuaW50ZXJsb2NrLnYxLk9ibGlnYXRpb25zEhAKCHJldmlzaW9uGAUgASgJInQKC09ibGlnYXRpb25zEiQKBmxpbWl0cxgBIAEoCzIULmludGVybG9jay52MS5MaW1pdHMSFgoOYXBwcm92ZXJfZ3JvdXAYAiABKAkSDgoGcXVvcnVtGAMgASgNEhcKD2FwcHJvdmFsX3R0bF9tcxgEIAEoBCJjCgZMaW1pdHMSDwoHd2FsbF9tcxgBIAEoBBIOCgZjcHVfbXMYAiABKAQSFAoMbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBBIMCgRwaWRzGAUgASgNIiUKBkFtb3VudBIMCgR1bml0GAEgASgJEg0KBXZhbHVlGAIgASgDIlkKBVVzYWdlEg8KB3dhbGxfbXMYASABKAQSDgoGY3B1X21zGAIgASgEEhkKEXBlYWtfbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBCJXCgtFbmZvcmNlbWVudBIMCgRraW5kGAEgASgJEhcKD2lzb2xhdGlvbl9jbGFzcxgCIAEoCRIQCghlbmZvcmNlZBgDIAMoCRIPCgdtaXNzaW5nGAQgAygJIuwBCglSdW5SZXN1bHQSIQoDZW5kGAEgASgOMhQuaW50ZXJsb2NrLnYxLlJ1bkVuZBIRCglleGl0X2NvZGUYAiABKAUSEwoLcmVzdWx0X2pzb24YAyABKAkSDgoGc3Rkb3V0GAQgASgJEg4KBnN0ZGVychgFIAEoCRIRCgl0cnVuY2F0ZWQYBiABKAgSDQoFZXJyb3IYByABKAkSIgoFdXNhZ2UYCCABKAsyEy5pbnRlcmxvY2sudjEuVXNhZ2USLgoLZW5mb3JjZW1lbnQYCSABKAsyGS5pbnRlcmxvY2sudjEuRW5mb3JjZW1lbnQiPAoGU2lnbmVkEg8KB3BheWxvYWQYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMEg4KBmtleV9pZBgDIAEoCSpUCgZJbXBhY3QSFgoSSU1QQUNUX1VOU1BFQ0lGSUVEEAASDgoKSU1QQUNUX0xPVxABEhEKDUlNUEFDVF9NRURJVU0QAhIPCgtJTVBBQ1RfSElHSBADKnkKC0xvb3BWZXJkaWN0EhwKGExPT1BfVkVSRElDVF9VTlNQRUNJRklFRBAAEhYKEkxPT1BfVkVSRElDVF9DTEVBUhABEhoKFkxPT1BfVkVSRElDVF9SRVBFQVRJTkcQAhIYChRMT09QX1ZFUkRJQ1RfU1RPUFBFRBADKoIBCgxEZWNpc2lvbktpbmQSHQoZREVDSVNJT05fS0lORF9VTlNQRUNJRklFRBAAEhcKE0RFQ0lTSU9OX0tJTkRfQUxMT1cQARIWChJERUNJU0lPTl9LSU5EX0RFTlkQAhIiCh5ERUNJU0lPTl9LSU5EX1JFUVVJUkVfQVBQUk9WQUwQAyqSAQoGUnVuRW5kEhcKE1JVTl9FTkRfVU5TUEVDSUZJRUQQABISCg5SVU5fRU5EX0VYSVRFRBABEhMKD1JVTl9FTkRfVElNRU9VVBACEg8KC1JVTl9FTkRfQ1BVEAMSDwoLUlVOX0VORF9PT00QBBISCg5SVU5fRU5EX0tJTExFRBAFEhAKDFJVTl9FTkRfTE9TVBAGYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("ChhpbnRlcmxvY2svdjEvdHlwZXMucHJvdG8SDGludGVybG9jay52MSJJCglQcmluY2lwYWwSDgoGdGVuYW50GAEgASgJEg0KBWFnZW50GAIgASgJEg8KB3Nlc3Npb24YAyABKAkSDAoEdXNlchgEIAEoCSIrCgdDYWxsUmVmEg8KB3Nlc3Npb24YASABKAkSDwoHY2FsbF9pZBgCIAEoCSKBAQoJVG9vbEZhY3RzEgwKBG5hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIOCgZkaWdlc3QYAyABKAkSJAoGaW1wYWN0GAQgASgOMhQuaW50ZXJsb2NrLnYxLkltcGFjdBIPCgdlZmZlY3RzGAUgAygJEg4KBmdyb3VwcxgGIAMoCSKlAgoFRmFjdHMSKgoJcHJpbmNpcGFsGAEgASgLMhcuaW50ZXJsb2NrLnYxLlByaW5jaXBhbBIlCgR0b29sGAIgASgLMhcuaW50ZXJsb2NrLnYxLlRvb2xGYWN0cxIWCg5hcmd1bWVudHNfanNvbhgDIAEoCRIOCgZsYWJlbHMYBCADKAkSJwoEbG9vcBgFIAEoDjIZLmludGVybG9jay52MS5Mb29wVmVyZGljdBIoCgR0aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCglhbmNlc3RvcnMYByADKAsyFi5pbnRlcmxvY2sudjEuQW5jZXN0b3ISIwoFc3BlbnQYCCADKAsyFC5pbnRlcmxvY2sudjEuQW1vdW50ImgKCEFuY2VzdG9yEiIKA3JlZhgBIAEoCzIVLmludGVybG9jay52MS5DYWxsUmVmEioKCXByaW5jaXBhbBgCIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwSDAoEdG9vbBgDIAEoCSKeAQoIRGVjaXNpb24SKAoEa2luZBgBIAEoDjIaLmludGVybG9jay52MS5EZWNpc2lvbktpbmQSDwoHcmVhc29ucxgCIAMoCRIVCg1tYXRjaGVkX3J1bGVzGAMgAygJEi4KC29ibGlnYXRpb25zGAQgASgLMhkuaW50ZXJsb2NrLnYxLk9ibGlnYXRpb25zEhAKCHJldmlzaW9uGAUgASgJItABCgtPYmxpZ2F0aW9ucxIkCgZsaW1pdHMYASABKAsyFC5pbnRlcmxvY2sudjEuTGltaXRzEhYKDmFwcHJvdmVyX2dyb3VwGAIgASgJEg4KBnF1b3J1bRgDIAEoDRIXCg9hcHByb3ZhbF90dGxfbXMYBCABKAQSKQoGZWdyZXNzGAogASgLMhkuaW50ZXJsb2NrLnYxLkVncmVzc1J1bGVzEg4KBnJlZGFjdBgLIAMoCRIOCgZub3RpZnkYDCADKAkSDwoHaW1wb3NlZBgPIAMoCSIcCgtFZ3Jlc3NSdWxlcxINCgVydWxlcxgBIAMoCSJjCgZMaW1pdHMSDwoHd2FsbF9tcxgBIAEoBBIOCgZjcHVfbXMYAiABKAQSFAoMbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBBIMCgRwaWRzGAUgASgNIiUKBkFtb3VudBIMCgR1bml0GAEgASgJEg0KBXZhbHVlGAIgASgDIlkKBVVzYWdlEg8KB3dhbGxfbXMYASABKAQSDgoGY3B1X21zGAIgASgEEhkKEXBlYWtfbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBCJXCgtFbmZvcmNlbWVudBIMCgRraW5kGAEgASgJEhcKD2lzb2xhdGlvbl9jbGFzcxgCIAEoCRIQCghlbmZvcmNlZBgDIAMoCRIPCgdtaXNzaW5nGAQgAygJIuwBCglSdW5SZXN1bHQSIQoDZW5kGAEgASgOMhQuaW50ZXJsb2NrLnYxLlJ1bkVuZBIRCglleGl0X2NvZGUYAiABKAUSEwoLcmVzdWx0X2pzb24YAyABKAkSDgoGc3Rkb3V0GAQgASgJEg4KBnN0ZGVychgFIAEoCRIRCgl0cnVuY2F0ZWQYBiABKAgSDQoFZXJyb3IYByABKAkSIgoFdXNhZ2UYCCABKAsyEy5pbnRlcmxvY2sudjEuVXNhZ2USLgoLZW5mb3JjZW1lbnQYCSABKAsyGS5pbnRlcmxvY2sudjEuRW5mb3JjZW1lbnQiPAoGU2lnbmVkEg8KB3BheWxvYWQYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMEg4KBmtleV9pZBgDIAEoCSpUCgZJbXBhY3QSFgoSSU1QQUNUX1VOU1BFQ0lGSUVEEAASDgoKSU1QQUNUX0xPVxABEhEKDUlNUEFDVF9NRURJVU0QAhIPCgtJTVBBQ1RfSElHSBADKnkKC0xvb3BWZXJkaWN0EhwKGExPT1BfVkVSRElDVF9VTlNQRUNJRklFRBAAEhYKEkxPT1BfVkVSRElDVF9DTEVBUhABEhoKFkxPT1BfVkVSRElDVF9SRVBFQVRJTkcQAhIYChRMT09QX1ZFUkRJQ1RfU1RPUFBFRBADKoIBCgxEZWNpc2lvbktpbmQSHQoZREVDSVNJT05fS0lORF9VTlNQRUNJRklFRBAAEhcKE0RFQ0lTSU9OX0tJTkRfQUxMT1cQARIWChJERUNJU0lPTl9LSU5EX0RFTlkQAhIiCh5ERUNJU0lPTl9LSU5EX1JFUVVJUkVfQVBQUk9WQUwQAyqSAQoGUnVuRW5kEhcKE1JVTl9FTkRfVU5TUEVDSUZJRUQQABISCg5SVU5fRU5EX0VYSVRFRBABEhMKD1JVTl9FTkRfVElNRU9VVBACEg8KC1JVTl9FTkRfQ1BVEAMSDwoLUlVOX0VORF9PT00QBBISCg5SVU5fRU5EX0tJTExFRBAFEhAKDFJVTl9FTkRfTE9TVBAGYgZwcm90bzM", [file_google_protobuf_timestamp]);
 
 /**
  * Who asks. Names match [A-Za-z0-9][A-Za-z0-9_-]{0,63}.
@@ -283,6 +283,34 @@ export type Obligations = Message<"interlock.v1.Obligations"> & {
    * @generated from field: uint64 approval_ttl_ms = 4;
    */
   approvalTtlMs: bigint;
+
+  /**
+   * The only ways out, within the manifest's. Unset leaves these; set and empty there is none.
+   *
+   * @generated from field: interlock.v1.EgressRules egress = 10;
+   */
+  egress?: EgressRules | undefined;
+
+  /**
+   * Fields whose values are taken out of what the tool answers.
+   *
+   * @generated from field: repeated string redact = 11;
+   */
+  redact: string[];
+
+  /**
+   * Who is told that the call was made.
+   *
+   * @generated from field: repeated string notify = 12;
+   */
+  notify: string[];
+
+  /**
+   * The names of what is imposed on the run. Whoever has it run denies it when it does not know one of them.
+   *
+   * @generated from field: repeated string imposed = 15;
+   */
+  imposed: string[];
 };
 
 /**
@@ -291,6 +319,25 @@ export type Obligations = Message<"interlock.v1.Obligations"> & {
  */
 export const ObligationsSchema: GenMessage<Obligations> = /*@__PURE__*/
   messageDesc(file_interlock_v1_types, 6);
+
+/**
+ * As services/shared/egress.ts writes them.
+ *
+ * @generated from message interlock.v1.EgressRules
+ */
+export type EgressRules = Message<"interlock.v1.EgressRules"> & {
+  /**
+   * @generated from field: repeated string rules = 1;
+   */
+  rules: string[];
+};
+
+/**
+ * Describes the message interlock.v1.EgressRules.
+ * Use `create(EgressRulesSchema)` to create a new message.
+ */
+export const EgressRulesSchema: GenMessage<EgressRules> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_types, 7);
 
 /**
  * Bounds of one run. Zero means the sandbox's own bound.
@@ -329,7 +376,7 @@ export type Limits = Message<"interlock.v1.Limits"> & {
  * Use `create(LimitsSchema)` to create a new message.
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 7);
+  messageDesc(file_interlock_v1_types, 8);
 
 /**
  * An amount of one unit: usd_micros, calls, cpu_ms, tokens or egress_bytes.
@@ -353,7 +400,7 @@ export type Amount = Message<"interlock.v1.Amount"> & {
  * Use `create(AmountSchema)` to create a new message.
  */
 export const AmountSchema: GenMessage<Amount> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 8);
+  messageDesc(file_interlock_v1_types, 9);
 
 /**
  * What a run used, as its sandbox measured it.
@@ -387,7 +434,7 @@ export type Usage = Message<"interlock.v1.Usage"> & {
  * Use `create(UsageSchema)` to create a new message.
  */
 export const UsageSchema: GenMessage<Usage> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 9);
+  messageDesc(file_interlock_v1_types, 10);
 
 /**
  * What really confined a run. Policy may demand a minimum.
@@ -429,7 +476,7 @@ export type Enforcement = Message<"interlock.v1.Enforcement"> & {
  * Use `create(EnforcementSchema)` to create a new message.
  */
 export const EnforcementSchema: GenMessage<Enforcement> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 10);
+  messageDesc(file_interlock_v1_types, 11);
 
 /**
  * @generated from message interlock.v1.RunResult
@@ -492,7 +539,7 @@ export type RunResult = Message<"interlock.v1.RunResult"> & {
  * Use `create(RunResultSchema)` to create a new message.
  */
 export const RunResultSchema: GenMessage<RunResult> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 11);
+  messageDesc(file_interlock_v1_types, 12);
 
 /**
  * Bytes and the Ed25519 signature over exactly those bytes.
@@ -523,7 +570,7 @@ export type Signed = Message<"interlock.v1.Signed"> & {
  * Use `create(SignedSchema)` to create a new message.
  */
 export const SignedSchema: GenMessage<Signed> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 12);
+  messageDesc(file_interlock_v1_types, 13);
 
 /**
  * @generated from enum interlock.v1.Impact
