@@ -237,6 +237,7 @@ function errorOf({ limits }: RunSpec, { end, exitCode }: Ended): string {
     case "killed":
       return "The call was cancelled.";
     case "lost":
+    case "limit": // no limit of a container ends it so
       return "The sandbox died without saying why.";
   }
 }

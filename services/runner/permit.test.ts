@@ -59,6 +59,7 @@ it("a good permit says what its call may do", async () => {
     ...{ callId: "c1", tenant: "demo", session: "s1", tool: "test.tool", toolDigest: sha256Hex(MANIFEST) },
     limits: { wallMs: 5, cpuMs: 4, memoryBytes: 3, outputBytes: 2, pids: 1 },
     egress: ["example.com:443"],
+    depth: 0,
   });
 });
 

@@ -15,7 +15,7 @@ function planOf(call: Partial<PermittedCall>, egress: readonly string[] = []) {
     egress,
   });
   const permitted = { callId: "c1", tenant: "demo", session: "s1", tool: "test.tool", toolDigest: "" };
-  return planRun({ ...permitted, limits: NONE, egress: [], ...call }, manifest, '{"a":1}');
+  return planRun({ ...permitted, limits: NONE, egress: [], depth: 0, ...call }, manifest, '{"a":1}');
 }
 
 const MANIFEST = { wallMs: 1_000, cpuMs: 500, memoryBytes: 64 << 20, outputBytes: 4_096, pids: 8 };
@@ -23,6 +23,7 @@ const MANIFEST = { wallMs: 1_000, cpuMs: 500, memoryBytes: 64 << 20, outputBytes
 it("is the permit's call, with its arguments as they came", () => {
   expect(planOf({})).toEqual({
     ...{ callId: "c1", tenant: "demo", session: "s1", tool: "test.tool", argumentsJson: '{"a":1}', egress: [] },
+    depth: 0,
     sandbox: { kind: "builtin", name: "noop" },
     limits: MANIFEST,
   });

@@ -49,7 +49,7 @@ export function specOf(program: Program): RunSpec {
   const { image, command, isolationClass } = program;
   const limits = { wallMs: 15_000, cpuMs: 10_000, memoryBytes: 64 << 20, outputBytes: 16_384, pids: 16 };
   return {
-    ...{ callId: randomUUID(), tenant: "acme", session: "s-1", tool: "test.program", egress: [] },
+    ...{ callId: randomUUID(), tenant: "acme", session: "s-1", tool: "test.program", egress: [], depth: 0 },
     sandbox: { kind: "container", image, command: [...command], isolation_class: isolationClass ?? "runc" },
     argumentsJson: program.argumentsJson ?? "{}",
     limits: { ...limits, ...program.limits },
