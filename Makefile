@@ -31,8 +31,8 @@ bench: ## measure; SUITE=call for one suite, FULL=1 for the long form
 	@node bench/main.ts $(if $(SUITE),--suite $(SUITE)) $(if $(FULL),--full)
 
 images: ## build the sandbox images
-	@deploy/bootstrap.sh packages engine
-	@sandbox-images/build.sh
+	@deploy/bootstrap.sh packages engine images
+	@sandbox-images/build.sh --check || sandbox-images/build.sh
 
 proto: ## lint the contracts and generate their code
 	@deploy/bootstrap.sh packages

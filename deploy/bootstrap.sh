@@ -50,10 +50,10 @@ engine() {
 images() {
   if ! docker info >/dev/null 2>&1; then return; fi
   if sandbox-images/build.sh --check; then return; fi
-  if command -v mmdebstrap >/dev/null || [[ -n ${BASE_IMAGE:-} ]] || apt mmdebstrap; then
+  if { command -v mmdebstrap && command -v gcc; } >/dev/null || apt mmdebstrap gcc libc6-dev; then
     sandbox-images/build.sh || say "the sandbox images could not be built: container tools will be refused."
   else
-    say "mmdebstrap is missing, so the sandbox images cannot be built: container tools will be refused."
+    say "mmdebstrap or gcc is missing, so the sandbox images cannot be built: container tools will be refused."
   fi
 }
 

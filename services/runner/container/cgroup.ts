@@ -1,4 +1,4 @@
-import { access, constants, readdir, readFile, rmdir } from "node:fs/promises";
+import { access, constants, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { Meter } from "./meter.ts";
 import { ownerState } from "./owner.ts";
@@ -10,6 +10,8 @@ import { ownerState } from "./owner.ts";
 export type RunCgroup = Meter & {
   /** For the engine: the parent of the container's own. */
   readonly path: string;
+  /** From here on the peak is that of what comes: where a sandbox waited for its call. */
+  resetPeak(): Promise<void>;
   /** Kills all in it, without the engine. */
   kill(): Promise<void>;
   /** After the container is gone. */
@@ -68,6 +70,7 @@ function openRun(mounts: readonly string[], path: string): RunCgroup {
       ]);
       return { cpuMs: Math.ceil(cpuNs / 1e6), peakMemoryBytes };
     },
+    resetPeak: () => writeFile(join(MOUNT, "memory", path, "memory.max_usage_in_bytes"), "0").catch(() => {}),
     kill: () => killAll(join(MOUNT, "pids", path)),
     remove: async () => {
       await Promise.all(mounts.map((mount) => removeEmpty(join(mount, path))));

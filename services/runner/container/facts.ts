@@ -3,7 +3,12 @@ import type { Capability } from "../backend.ts";
 import { answered, NO_ENGINE } from "./faults.ts";
 
 export type IsolationClass = "runc" | "gvisor" | "kata";
+/** From the weakest to the strongest. */
 export const ISOLATION_CLASSES: readonly IsolationClass[] = ["runc", "gvisor", "kata"];
+
+export function stricter(one: IsolationClass, other: IsolationClass): IsolationClass {
+  return ISOLATION_CLASSES.indexOf(one) >= ISOLATION_CLASSES.indexOf(other) ? one : other;
+}
 
 /** What an engine says of itself, as far as a sandbox depends on it. */
 export type EngineFacts = {
@@ -43,6 +48,10 @@ export type ContainerClass = Capability & {
   readonly isolationClass: IsolationClass;
   /** What the engine calls it; undefined for its default. */
   readonly runtime: string | undefined;
+  /** The egress proxy's socket can be mounted into it. */
+  readonly egress: boolean;
+  /** Its control groups are where we put them. */
+  readonly metered: boolean;
 };
 
 export type Situation = {
@@ -63,7 +72,16 @@ export function containerClass(isolationClass: IsolationClass, situation: Situat
   const named = (holds: boolean): string[] => measures.filter(([, held]) => held === holds).map(([name]) => name);
   const without = isolationClass === "runc" ? REQUIRED.filter((name) => named(false).includes(name)) : [];
   const note = notesOn(isolationClass, facts);
-  const found = { kind: "container", isolationClass, images, enforced: named(true), missing: named(false) } as const;
+  const metered = named(true).includes("exact-usage");
+  const ways = { egress: takesSockets(isolationClass, facts.runtimes.get(runtime) ?? []), metered };
+  const found = {
+    kind: "container",
+    isolationClass,
+    images,
+    enforced: named(true),
+    missing: named(false),
+    ...ways,
+  } as const;
   if (without.length > 0) {
     const mend = `The engine cannot enforce ${without.join(", ")}; enable seccomp and these control groups in the kernel.`;
     return { ...found, available: false, note: mend, runtime: undefined };
@@ -77,6 +95,12 @@ const RUNTIMES: Record<IsolationClass, readonly string[]> = {
   gvisor: ["runsc", "gvisor"],
   kata: ["kata-runtime", "kata", "io.containerd.kata.v2"],
 };
+
+/** gVisor opens sockets of the host only when told to; a Kata guest has a kernel of its own, which knows none of them. */
+function takesSockets(isolationClass: IsolationClass, runtimeArgs: readonly string[]): boolean {
+  if (isolationClass === "runc") return true;
+  return isolationClass === "gvisor" && runtimeArgs.some((argument) => /host-uds(?!=(none|false))/.test(argument));
+}
 
 const MENDS: Record<IsolationClass, string> = {
   runc: "The engine has no runtime runc; install runc and restart the engine.",
@@ -147,5 +171,6 @@ function isPatchedRunc(version: string): boolean {
 
 function closed(isolationClass: IsolationClass, note: string): ContainerClass {
   const none = { images: [], enforced: [], missing: [] };
-  return { kind: "container", isolationClass, available: false, note, ...none, runtime: undefined };
+  const ways = { runtime: undefined, egress: false, metered: false };
+  return { kind: "container", isolationClass, available: false, note, ...none, ...ways };
 }
