@@ -15,11 +15,7 @@ const path = z
   .refine((text) => text.split("/").every((part) => Buffer.byteLength(part) <= 255), "a part is longer than 255 bytes");
 
 const OPERATIONS = {
-  upload: z.strictObject({
-    path,
-    content: z.base64().describe("base64"),
-    executable: z.boolean().default(false),
-  }),
+  upload: z.strictObject({ path, content: z.base64().describe("base64") }),
   download: z.strictObject({ path }),
   list: z.strictObject({ path: z.union([path, z.literal("")]).default("") }),
 } as const;
@@ -68,7 +64,7 @@ async function perform(sandbox: Sandbox, operation: FileOperation, limits: RunSp
   switch (operation.kind) {
     case "upload": {
       const content = Buffer.from(operation.content, "base64");
-      await sandbox.put(operation.path, content, operation.executable ? 0o755 : 0o644);
+      await sandbox.put(operation.path, content);
       return { path: operation.path, size: content.length };
     }
     case "download": {

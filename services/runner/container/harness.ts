@@ -9,6 +9,8 @@ const MAX_ANSWER = (32 << 10) + 5;
 /** The harness takes frames of 1 MiB. */
 const STDIN_CHUNK = 64 << 10;
 
+/** Of what is uploaded: the workspace is mounted noexec anyway. */
+const FILE_MODE = 0o644;
 const REQUEST = { run: 1, stdin: 2, signal: 3, put: 4, putData: 5, get: 6, list: 7 } as const;
 
 export type Answer =
@@ -146,9 +148,9 @@ export function signalRequest(id: number, signal: number): Buffer {
   return request(REQUEST.signal, id, Buffer.from([signal]));
 }
 
-export function* putRequests(id: number, path: string, mode: number, content: Buffer): Generator<Buffer> {
+export function* putRequests(id: number, path: string, content: Buffer): Generator<Buffer> {
   const head = Buffer.alloc(4);
-  head.writeUInt32BE(mode);
+  head.writeUInt32BE(FILE_MODE);
   yield request(REQUEST.put, id, head, nulTerminated(path));
   for (let at = 0; at < content.length; at += STDIN_CHUNK) {
     yield request(REQUEST.putData, id, content.subarray(at, at + STDIN_CHUNK));

@@ -154,10 +154,10 @@ export class Sandbox implements AsyncDisposable {
   }
 
   /** Whole or not at all. @throws FileFault, SandboxGone */
-  async put(path: string, content: Buffer, mode: number): Promise<void> {
+  async put(path: string, content: Buffer): Promise<void> {
     const done = Promise.withResolvers<void>();
     const id = this.#begin({ take: (answer) => settleFile(answer, done, undefined), fail: done.reject });
-    for (const request of putRequests(id, path, mode, content)) this.#send(request);
+    for (const request of putRequests(id, path, content)) this.#send(request);
     await done.promise;
   }
 
