@@ -17,6 +17,7 @@ import { startPdp } from "./pdp/service.ts";
 import type { Backend } from "./runner/backend.ts";
 import { openBuiltinBackend } from "./runner/builtin.ts";
 import { openContainerBackend } from "./runner/container.ts";
+import { resolver } from "./runner/egress/addresses.ts";
 import { openIsolateBackend } from "./runner/isolate/backend.ts";
 import { envSecrets, fileSecrets, vaultSecrets } from "./runner/secrets.ts";
 import { startRunner } from "./runner/service.ts";
@@ -279,7 +280,7 @@ function containerOptions({ runner }: Config) {
       ...(vault === undefined ? {} : { vault: vaultSecrets({ address: vault.address, tokenFile: vault.token_file }) }),
     },
     egress: {
-      hosts: egress.hosts,
+      resolve: resolver(egress.hosts),
       extraCa: egress.extra_ca === undefined ? [] : [readFileSync(egress.extra_ca, "utf8")],
     },
   };

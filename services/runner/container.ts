@@ -30,7 +30,7 @@ import { runProgram, unstarted } from "./container/run.ts";
 import { Sandbox } from "./container/sandbox.ts";
 import { Sessions, sessionKey } from "./container/sessions.ts";
 import { openWayOut, WAY_OUT_ENV, type WayOutOptions } from "./container/way-out.ts";
-import { type KnownHost, resolver } from "./egress/addresses.ts";
+import { resolver } from "./egress/addresses.ts";
 import type { SecretProviders } from "./secrets.ts";
 
 export type ContainerOptions = {
@@ -45,7 +45,7 @@ export type ContainerOptions = {
   /** The least isolation for tools of an impact, whatever their manifest says. */
   readonly isolation?: Readonly<Record<RunSpec["impact"], IsolationClass>>;
   readonly secrets?: SecretProviders;
-  readonly egress?: { readonly hosts: readonly KnownHost[]; readonly extraCa: readonly string[] };
+  readonly egress?: Omit<WayOutOptions, "now">;
   /** The engine's; by default DOCKER_HOST's, or the usual one. */
   readonly socketPath?: string;
 };
@@ -102,8 +102,8 @@ export class ContainerBackend implements Backend {
     this.#seccomp = JSON.stringify(JSON.parse(readFileSync(join(dirname(lockFile), "seccomp.json"), "utf8")));
     this.#cgroups = cgroups;
     this.#folders = openFolders(owner);
-    const { now, log, warm = 0, egress = { hosts: [], extraCa: [] } } = options;
-    this.#wayOut = { resolve: resolver(egress.hosts), extraCa: egress.extraCa, now };
+    const { now, log, warm = 0, egress = { resolve: resolver([]), extraCa: [] } } = options;
+    this.#wayOut = { ...egress, now };
     const make = (kind: PoolKind): Promise<Sandbox> => this.#make(kind, POOLED_MS);
     this.#pool = new WarmPool({ make, keyOf: kindKey, maxIdle: warm, log });
     this.#timer = setInterval(() => void this.#look(), PROBE_MS);
@@ -113,7 +113,7 @@ export class ContainerBackend implements Backend {
   async describe(): Promise<readonly Capability[]> {
     await this.probe();
     return ISOLATION_CLASSES.map((name) => {
-      const { runtime: _runtime, egress: _egress, metered: _metered, ...capability } = this.#class(name);
+      const { runtime: _runtime, egress: _egress, metered: _metered, adopt: _adopt, ...capability } = this.#class(name);
       return capability;
     });
   }
@@ -216,6 +216,7 @@ export class ContainerBackend implements Backend {
       pids,
       egress,
       metered: found.metered,
+      adopt: found.adopt,
     };
     return { sandbox, found, kind, operation };
   }

@@ -16,6 +16,8 @@ export type SandboxKind = {
   readonly pids: number;
   /** It can have a way out, once a call is granted one. */
   readonly egress: boolean;
+  /** Its runtime sets up no control groups: its processes are put into ours. */
+  readonly adopt: boolean;
 };
 
 export type Container = SandboxKind & {

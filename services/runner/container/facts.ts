@@ -52,6 +52,8 @@ export type ContainerClass = Capability & {
   readonly egress: boolean;
   /** Its control groups are where we put them. */
   readonly metered: boolean;
+  /** It sets up none itself: its processes have to be put into ours. */
+  readonly adopt: boolean;
 };
 
 export type Situation = {
@@ -73,7 +75,12 @@ export function containerClass(isolationClass: IsolationClass, situation: Situat
   const without = isolationClass === "runc" ? REQUIRED.filter((name) => named(false).includes(name)) : [];
   const note = notesOn(isolationClass, facts);
   const metered = named(true).includes("exact-usage");
-  const ways = { egress: takesSockets(isolationClass, facts.runtimes.get(runtime) ?? []), metered };
+  const runtimeArgs = facts.runtimes.get(runtime) ?? [];
+  const ways = {
+    egress: takesSockets(isolationClass, runtimeArgs),
+    metered,
+    adopt: metered && setsUpNoGroups(runtimeArgs),
+  };
   const found = {
     kind: "container",
     isolationClass,
@@ -95,6 +102,10 @@ const RUNTIMES: Record<IsolationClass, readonly string[]> = {
   gvisor: ["runsc", "gvisor"],
   kata: ["kata-runtime", "kata", "io.containerd.kata.v2"],
 };
+
+function setsUpNoGroups(runtimeArgs: readonly string[]): boolean {
+  return runtimeArgs.some((argument) => argument.includes("ignore-cgroups"));
+}
 
 /** gVisor opens sockets of the host only when told to; a Kata guest has a kernel of its own, which knows none of them. */
 function takesSockets(isolationClass: IsolationClass, runtimeArgs: readonly string[]): boolean {
@@ -132,8 +143,9 @@ function measuresOf(
   facts: EngineFacts,
   metered: boolean,
 ): readonly (readonly [string, boolean])[] {
-  // gVisor can be told to set up no control groups: then what the engine is asked for does not hold.
-  const groups = !(facts.runtimes.get(runtime) ?? []).some((argument) => argument.includes("ignore-cgroups"));
+  // gVisor can be told to set up no control groups: then what the engine is asked for does not hold, but what we put
+  // its processes into does.
+  const groups = metered || !setsUpNoGroups(facts.runtimes.get(runtime) ?? []);
   const onHostKernel: (readonly [string, boolean])[] = [
     ["seccomp", facts.security.includes("seccomp")],
     ["mandatory-access-control", facts.security.some((name) => name === "apparmor" || name === "selinux")],
@@ -146,7 +158,7 @@ function measuresOf(
     ["pids-limit", groups && facts.pidsLimit],
     ["cpu-rate", groups && facts.cpuQuota],
     ["cpu-limit", groups],
-    ["exact-usage", groups && metered],
+    ["exact-usage", metered],
     ["user-namespace", facts.security.includes("userns") || facts.security.includes("rootless")],
     ...(isolationClass === "runc" ? onHostKernel : [["own-kernel", true] as const]),
   ];
@@ -171,6 +183,6 @@ function isPatchedRunc(version: string): boolean {
 
 function closed(isolationClass: IsolationClass, note: string): ContainerClass {
   const none = { images: [], enforced: [], missing: [] };
-  const ways = { runtime: undefined, egress: false, metered: false };
+  const ways = { runtime: undefined, egress: false, metered: false, adopt: false };
   return { kind: "container", isolationClass, available: false, note, ...none, ...ways };
 }

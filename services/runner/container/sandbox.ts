@@ -26,6 +26,9 @@ const HELLO_MS = 20_000;
 const BURST_BYTES = 4 << 20;
 const BURST_MS = 100;
 const MAX_ENTRIES = 10_000;
+/** What a kernel of the sandbox's own, gVisor's, takes beside the program: measured, and rounded up. */
+const KERNEL_BYTES = 64 << 20;
+const KERNEL_TASKS = 96;
 const SIGKILL = 9;
 
 /** Why a sandbox is no more. */
@@ -60,6 +63,8 @@ export class Sandbox implements AsyncDisposable {
   readonly cgroup: RunCgroup | undefined;
   readonly egressFolder: string | undefined;
   readonly #container: Docker.Container;
+  /** Where the runtime sets up none. */
+  readonly #bounds: Pick<Container, "memoryBytes" | "pids"> | undefined;
   readonly #hello = Promise.withResolvers<void>();
   readonly #gone = Promise.withResolvers<Gone>();
   readonly #pending = new Map<number, Pending>();
@@ -71,9 +76,10 @@ export class Sandbox implements AsyncDisposable {
   #burstTimer: NodeJS.Timeout | undefined;
   #removed: Promise<void> | undefined;
 
-  private constructor(container: Docker.Container, { name, egressFolder }: Container, cgroup: RunCgroup | undefined) {
-    this.name = name;
-    this.egressFolder = egressFolder;
+  private constructor(container: Docker.Container, about: Container, cgroup: RunCgroup | undefined) {
+    this.name = about.name;
+    this.egressFolder = about.egressFolder;
+    this.#bounds = about.adopt ? about : undefined;
     this.#container = container;
     this.cgroup = cgroup;
     this.meter = cgroup ?? engineMeter(container);
@@ -115,12 +121,21 @@ export class Sandbox implements AsyncDisposable {
     stream.on("close", () => this.#end({ kind: "ended" }));
     stream.on("end", () => this.#end({ kind: "ended" }));
     await answered(container.start());
+    if (this.#bounds !== undefined) await this.#adopt(this.#bounds);
     const late = setTimeout(() => this.#end({ kind: "ended" }), HELLO_MS);
     try {
       await this.#hello.promise;
     } finally {
       clearTimeout(late);
     }
+  }
+
+  async #adopt(bounds: { readonly memoryBytes: number; readonly pids: number }): Promise<void> {
+    const { State } = await answered(this.#container.inspect());
+    await this.cgroup?.adopt(State.Pid, {
+      memoryBytes: bounds.memoryBytes + KERNEL_BYTES,
+      pids: bounds.pids + KERNEL_TASKS,
+    });
   }
 
   get alive(): boolean {

@@ -30,10 +30,10 @@ let world: World;
 let backend: ContainerBackend;
 beforeAll(async () => {
   if (skipped !== "") return;
-  world = await openWorld();
+  world = await openWorld(gitHost);
   writeFileSync(join(folder, "api-token"), `${TOKEN}\n`);
   const secrets = { file: fileSecrets(folder), env: envSecrets({ INTERLOCK_SECRET_DB: "db-passw0rd" }) };
-  backend = await openTestBackend({ secrets, egress: { hosts: [...world.hosts, ...gitHost], extraCa: [world.ca] } });
+  backend = await openTestBackend({ secrets, egress: { resolve: world.resolve, extraCa: [world.ca] } });
 });
 afterAll(async () => {
   await backend?.[Symbol.asyncDispose]();

@@ -269,10 +269,7 @@ describe("its bounds", () => {
   });
 
   test("a server that is not there is another answer than a refusal", async () => {
-    await using door = await openDoor(
-      { ...world, hosts: [{ host: "api.example.com", port: 80, address: "127.0.0.1", address_port: 1 }] },
-      OPEN,
-    );
+    await using door = await openDoor({ ...world, resolve: async () => ({ address: "127.0.0.1", port: 1 }) }, OPEN);
     const { stdout } = await curl(door, "-i", "http://api.example.com/");
     expect(stdout).toMatch(/^HTTP\/1\.1 502/);
     expect(stdout).toContain("UPSTREAM_FAILED");

@@ -11,7 +11,7 @@ import type { createSecureContext } from "node:tls";
 import { promisify } from "node:util";
 import { parseEgressRules } from "../../shared/egress.ts";
 import { maskerOf } from "../../shared/mask.ts";
-import { type KnownHost, resolver } from "./addresses.ts";
+import { type KnownHost, type Resolve, resolver } from "./addresses.ts";
 import { Authority } from "./authority.ts";
 import type { Credential } from "./credentials.ts";
 import { EgressProxy, mustRead } from "./proxy.ts";
@@ -28,7 +28,7 @@ export type Seen = {
 };
 
 export type World = AsyncDisposable & {
-  readonly hosts: readonly KnownHost[];
+  readonly resolve: Resolve;
   /** Of the servers' own certificates. */
   readonly ca: string;
   readonly seen: Seen[];
@@ -39,12 +39,12 @@ export type World = AsyncDisposable & {
 export const NAMES = ["api.example.com", "other.example.com", "files.example.com"] as const;
 
 /** Answers as /status/N, /redirect?to=, /echo (what it saw), /bytes/N, /gzip; else says which server it is. */
-export async function openWorld(): Promise<World> {
+export async function openWorld(more: readonly KnownHost[] = []): Promise<World> {
   const authority = await Authority.create(Date.now());
   const seen: Seen[] = [];
   let connections = 0;
   const servers: Server[] = [];
-  const hosts: KnownHost[] = [];
+  const hosts: KnownHost[] = [...more];
   const serve = async (server: Server, host: string, port: number): Promise<void> => {
     server.on("connection", () => connections++);
     server.listen(0, "127.0.0.1");
@@ -63,7 +63,12 @@ export async function openWorld(): Promise<World> {
     await serve(createHttps(options, listener), host, 443);
   }
   return {
-    ...{ hosts, ca: authority.certificate, seen, connections: () => connections },
+    ...{
+      resolve: resolver(hosts, async (host) => INNER.get(host) ?? []),
+      ca: authority.certificate,
+      seen,
+      connections: () => connections,
+    },
     [Symbol.asyncDispose]: async () => {
       for (const server of servers) (server as ReturnType<typeof createHttp>).closeAllConnections();
       await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
@@ -111,7 +116,7 @@ export async function openDoor(
   const proxy = await EgressProxy.listen({
     ...{ socketPath, rules: parsed, credentials, authority, mostBytes, now: Date.now, extraCa: [world.ca] },
     newMasker: maskerOf(credentials.map(({ value }) => value)),
-    resolve: resolver(world.hosts, async (host) => INNER.get(host) ?? []),
+    resolve: world.resolve,
   });
   const forwarder = createServer((near) => {
     const far = connect(socketPath);
