@@ -17,7 +17,9 @@ import { startPdp } from "./pdp/service.ts";
 import type { Backend } from "./runner/backend.ts";
 import { openBuiltinBackend } from "./runner/builtin.ts";
 import { openContainerBackend } from "./runner/container.ts";
+import { resolver } from "./runner/egress/addresses.ts";
 import { openIsolateBackend } from "./runner/isolate/backend.ts";
+import { envSecrets, fileSecrets, vaultSecrets } from "./runner/secrets.ts";
 import { startRunner } from "./runner/service.ts";
 import type { Config } from "./shared/config.ts";
 import { authenticator } from "./shared/identity.ts";
@@ -259,12 +261,29 @@ export async function openBackends(
   const backends: Backend[] = [await openIsolateBackend({ workers: isolates, log: options.log })];
   if (containers !== "off") {
     const lockFile = join(import.meta.dirname, "../sandbox-images/images.lock.json");
-    const opened = await openContainerBackend({ runnerId, lockFile, ...options });
+    const opened = await openContainerBackend({ runnerId, lockFile, ...options, ...containerOptions(config) });
     backends.push(opened);
     if (containers === "required") await requireAvailable(opened, backends);
   }
   if (builtins) backends.push(openBuiltinBackend());
   return backends;
+}
+
+function containerOptions({ runner }: Config) {
+  const { warm_containers: warm, isolation, secrets, egress } = runner;
+  const { directory, vault } = secrets;
+  return {
+    ...{ warm, isolation },
+    secrets: {
+      env: envSecrets(process.env),
+      ...(directory === undefined ? {} : { file: fileSecrets(directory) }),
+      ...(vault === undefined ? {} : { vault: vaultSecrets({ address: vault.address, tokenFile: vault.token_file }) }),
+    },
+    egress: {
+      resolve: resolver(egress.hosts),
+      extraCa: egress.extra_ca === undefined ? [] : [readFileSync(egress.extra_ca, "utf8")],
+    },
+  };
 }
 
 /** @throws Error saying why not, when no class of containers can run here. */

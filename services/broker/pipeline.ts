@@ -3,6 +3,7 @@ import type { LedgerService } from "../../proto/interlock/v1/ledger_pb.ts";
 import type { PdpService } from "../../proto/interlock/v1/pdp_pb.ts";
 import type { Executor } from "../shared/executor.ts";
 import type { Log } from "../shared/log.ts";
+import type { Mask } from "../shared/mask.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Client } from "../shared/rpc/types.ts";
 import type { Signer } from "../shared/signing.ts";
@@ -13,14 +14,15 @@ import { type ControlState, switchAgainst } from "./control.ts";
 import { Ending, priceOf } from "./ending.ts";
 import { Holds, unlessOver } from "./holds.ts";
 import { LiveCall, Waiters } from "./live.ts";
-import { type Mask, maskResult } from "./mask.ts";
+import { maskResult } from "./mask.ts";
 import { redactResult } from "./measures.ts";
-import type { Call, Decision, Refusal, RunResult } from "./model.ts";
+import type { Call, CallView, Decision, Refusal, RunResult } from "./model.ts";
 import { streamOf } from "./model.ts";
+import { type Asked, maxCallsOf, withCalls } from "./nested.ts";
 import { type Outbox, pause } from "./outbox.ts";
 import { type Question, toApproval } from "./question.ts";
 import { guardRefusal, recordRefusal, serviceDown } from "./refusals.ts";
-import { RUN_SLACK_MS, type Runners, wallMsOf } from "./runners.ts";
+import { RUN_SLACK_MS, type Runners, type RunOutcome, wallMsOf } from "./runners.ts";
 import {
   type Basis,
   glance,
@@ -55,6 +57,8 @@ export type PipelineOptions = {
   readonly mask: Mask;
   readonly outbox: Outbox;
   readonly waiters: Waiters;
+  /** Performs a call that the program of another makes. @throws RpcError for what was refused. */
+  readonly nest: (parent: Work, asked: Asked, signal: AbortSignal) => Promise<CallView>;
   readonly repeatLimit: number;
   /** Aborts when this broker stops: then nothing is waited for any more. */
   readonly stopping: AbortSignal;
@@ -241,6 +245,9 @@ export class Pipeline {
     if (askedUnder !== undefined && asksMore(decision, askedUnder))
       return refused(guardRefusal({ kind: "approval_outdated" }));
     work.decision = decision;
+    if (decision.kind === "require_approval" && work.io.asksNobody === true) {
+      return refused(guardRefusal({ kind: "approval_needed", tool: call.tool, reasons: decision.reasons }));
+    }
     return { kind: "decided", decision };
   }
 
@@ -318,10 +325,18 @@ export class Pipeline {
       },
     };
     work.decision = decision;
-    let outcome = await this.#options.runners.run(call, tool, decision, run);
+    const { runners, nest } = this.#options;
+    const once = (): Promise<RunOutcome> =>
+      withCalls(
+        maxCallsOf(tool),
+        signal,
+        (asked, ended) => nest(work, asked, ended),
+        (onCall) => runners.run(call, tool, decision, { ...run, onCall }),
+      );
+    let outcome = await once();
     if (outcome.kind === "lost" && tool.manifest.idempotent && !signal.aborted) {
       live.enter("run", "The first run was lost; the tool is idempotent, so it is run once more.");
-      outcome = await this.#options.runners.run(call, tool, decision, run);
+      outcome = await once();
     }
     switch (outcome.kind) {
       case "ran":

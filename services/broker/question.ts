@@ -1,8 +1,8 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { ApprovalSchema } from "../../proto/interlock/v1/approvals_pb.ts";
+import type { Mask } from "../shared/mask.ts";
 import type { Tool } from "./catalog.ts";
 import { priceOf } from "./ending.ts";
-import type { Mask } from "./mask.ts";
 import type { Call, Decision } from "./model.ts";
 import { toAmount, toTimestamp } from "./wire.ts";
 

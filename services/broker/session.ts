@@ -1,7 +1,14 @@
 import type { Decided, Decider } from "../shared/decider.ts";
-import { signatureOf } from "./call.ts";
 import { countCall, judgeRepeat, type LoopVerdict, NO_REPEATS, type RepeatWindow, uncountCall } from "./loops.ts";
-import type { Amount, Call, CallSummary, Decision, Outcome, SignedText } from "./model.ts";
+import {
+  type Amount,
+  type Call,
+  type CallSummary,
+  type Decision,
+  type Outcome,
+  type SignedText,
+  signatureOf,
+} from "./model.ts";
 
 /**
  * One agent run: its calls, its labels and its loop window. Stream `session.<tenant>.<session>`.

@@ -3,6 +3,7 @@ import { type Timestamp, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type CallEventSchema, type CallSchema, CallState, ReceiptSchema } from "../../proto/interlock/v1/broker_pb.ts";
 import type { Decision as WireDecision, RunResult as WireRunResult } from "../../proto/interlock/v1/types_pb.ts";
 import {
+  type AncestorSchema,
   DecisionKind,
   type DecisionSchema,
   type FactsSchema,
@@ -114,12 +115,13 @@ const ENDS: Record<RunEnd, WireEnd> = {
   oom: WireEnd.OOM,
   killed: WireEnd.KILLED,
   lost: WireEnd.LOST,
+  limit: WireEnd.LIMIT,
 };
 const END_NAMES = new Map(Object.entries(ENDS).map(([name, end]) => [end, name as RunEnd]));
 
 /** An end that we do not know is a lost one. */
 export function fromRunResult(result: WireRunResult): RunResult {
-  const { exitCode, resultJson, stdout, stderr, truncated, error, usage, enforcement } = result;
+  const { exitCode, resultJson, stdout, stderr, truncated, error, usage, enforcement, limit } = result;
   return {
     end: END_NAMES.get(result.end) ?? "lost",
     ...{ exitCode, resultJson, stdout, stderr, truncated, error },
@@ -135,12 +137,20 @@ export function fromRunResult(result: WireRunResult): RunResult {
       enforced: enforcement?.enforced ?? [],
       missing: enforcement?.missing ?? [],
     },
+    ...(limit === undefined
+      ? {}
+      : { limit: { name: limit.name, allowed: Number(limit.allowed), used: Number(limit.used) } }),
   };
 }
 
 export function toRunResult(result: RunResult): MessageInitShape<typeof RunResultSchema> {
-  const { end, usage, enforcement, ...same } = result;
-  return { ...same, end: ENDS[end], usage: toUsage(usage), enforcement: toEnforcement(enforcement) };
+  const { end, usage, enforcement, limit, ...same } = result;
+  return {
+    ...{ ...same, end: ENDS[end], usage: toUsage(usage), enforcement: toEnforcement(enforcement) },
+    ...(limit === undefined
+      ? {}
+      : { limit: { name: limit.name, allowed: BigInt(limit.allowed), used: BigInt(limit.used) } }),
+  };
 }
 
 function toUsage({ wallMs, cpuMs, peakMemoryBytes, outputBytes }: RunResult["usage"]) {
@@ -165,7 +175,7 @@ export function toToolFacts(manifest: Manifest, digest: string): MessageInitShap
 }
 
 export function toFacts(
-  call: Pick<Call, "principal" | "argumentsJson">,
+  call: Pick<Call, "principal" | "argumentsJson" | "ancestors">,
   tool: Tool,
   seen: {
     readonly labels: readonly string[];
@@ -182,7 +192,14 @@ export function toFacts(
     loop: VERDICTS[seen.loop],
     time: toTimestamp(seen.nowMs),
     spent: Object.entries(seen.spent ?? {}).map(([unit, value]) => ({ unit, value: BigInt(value) })),
+    ancestors: toAncestors(call),
   };
+}
+
+export function toAncestors({ ancestors = [] }: Pick<Call, "ancestors">): MessageInitShape<typeof AncestorSchema>[] {
+  return ancestors.map(({ callId, principal, tool }) => ({
+    ...{ ref: { session: principal.session, callId }, principal, tool },
+  }));
 }
 
 const WIRE_KINDS = {
@@ -220,9 +237,12 @@ type Ended = Extract<CallView["progress"], { kind: "ended" }>;
 
 /** What a call and its receipt say alike. */
 function toBegun({ call, decision }: Pick<CallView, "call" | "decision">) {
-  const { callId, principal, tool, toolDigest, argumentsHash } = call;
+  const { callId, principal, tool, toolDigest, argumentsHash, ancestors: [parent] = [] } = call;
   const approvalId = decision?.kind === "require_approval" ? callId : "";
-  return { ref: { session: principal.session, callId }, principal, tool, toolDigest, argumentsHash, approvalId };
+  return {
+    ...{ ref: { session: principal.session, callId }, principal, tool, toolDigest, argumentsHash, approvalId },
+    ...(parent === undefined ? {} : { parent: { session: parent.principal.session, callId: parent.callId } }),
+  };
 }
 
 export function toCall(view: CallView): MessageInitShape<typeof CallSchema> {

@@ -11,6 +11,8 @@ export type CallIo = {
   /** Unix milliseconds. */
   readonly deadlineMs?: number;
   readonly traceParent?: string;
+  /** A call that needs people is refused: who makes it cannot wait. */
+  readonly asksNobody?: boolean;
 };
 
 /** Where a call stands when the shell lets go of it. */

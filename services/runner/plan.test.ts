@@ -14,15 +14,31 @@ function planOf(call: Partial<PermittedCall>, egress: readonly string[] = []) {
     limits: { wall_ms: 1_000, cpu_ms: 500, memory_bytes: 64 << 20, output_bytes: 4_096, pids: 8 },
     egress,
   });
-  const permitted = { callId: "c1", tenant: "demo", session: "s1", tool: "test.tool", toolDigest: "" };
-  return planRun({ ...permitted, limits: NONE, egress: [], ...call }, manifest, '{"a":1}');
+  const permitted = {
+    callId: "c1",
+    tenant: "demo",
+    agent: "a1",
+    session: "s1",
+    user: "",
+    tool: "test.tool",
+    toolDigest: "",
+  };
+  return planRun({ ...permitted, limits: NONE, egress: [], depth: 0, ...call }, manifest, '{"a":1}');
 }
 
-const MANIFEST = { wallMs: 1_000, cpuMs: 500, memoryBytes: 64 << 20, outputBytes: 4_096, pids: 8 };
+const MANIFEST = {
+  wallMs: 1_000,
+  cpuMs: 500,
+  memoryBytes: 64 << 20,
+  outputBytes: 4_096,
+  pids: 8,
+  egressBytes: 16 << 20,
+};
 
 it("is the permit's call, with its arguments as they came", () => {
   expect(planOf({})).toEqual({
-    ...{ callId: "c1", tenant: "demo", session: "s1", tool: "test.tool", argumentsJson: '{"a":1}', egress: [] },
+    ...{ callId: "c1", tenant: "demo", agent: "a1", session: "s1", user: "", tool: "test.tool", impact: "low" },
+    ...{ argumentsJson: '{"a":1}', egress: [], secrets: [], depth: 0 },
     sandbox: { kind: "builtin", name: "noop" },
     limits: MANIFEST,
   });

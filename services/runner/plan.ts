@@ -11,12 +11,17 @@ export function planRun(call: PermittedCall, manifest: Manifest, argumentsJson: 
   return {
     callId: call.callId,
     tenant: call.tenant,
+    agent: call.agent,
     session: call.session,
+    user: call.user,
     tool: manifest.name,
+    impact: manifest.impact,
     sandbox: manifest.sandbox,
     argumentsJson,
     limits: planLimits(call.limits, manifest.limits),
     egress: intersectEgress(permittedEgress(call.egress), parseEgressRules(manifest.egress)),
+    depth: call.depth,
+    secrets: manifest.secrets,
   };
 }
 
@@ -35,6 +40,7 @@ function planLimits(permit: PermittedCall["limits"], manifest: Manifest["limits"
     memoryBytes: tighter(permit.memoryBytes, manifest.memory_bytes),
     outputBytes: tighter(permit.outputBytes, manifest.output_bytes),
     pids: tighter(permit.pids, manifest.pids),
+    egressBytes: manifest.egress_bytes,
   };
 }
 

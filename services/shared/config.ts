@@ -78,18 +78,56 @@ const policy = z.strictObject({
     .describe("set: the pdp answers AuthZEN 1.0 over HTTP too"),
 });
 
+const isolationClass = z.enum(["runc", "gvisor", "kata"]).default("runc");
+
 const runner = z.strictObject({
   id: name.default("runner-1"),
   isolates: z
     .strictObject({
-      workers: z.int().min(1).max(64).default(4).describe("worker processes at most"),
+      workers: z.int().min(1).max(64).default(8).describe("worker processes at most"),
       warm: z.int().min(0).max(64).default(1).describe("worker processes kept ready"),
+      per_tenant: z.int().min(1).max(10_000).default(64).describe("runs of one tenant at once, those that wait too"),
+      require_confinement: z
+        .boolean()
+        .default(false)
+        .describe("refuse to start where a measure that confines workers does not hold"),
     })
     .prefault({}),
   containers: z
     .enum(["auto", "off", "required"])
     .default("auto")
     .describe("auto: where an engine answers; required: refuse to start without"),
+  warm_containers: z.int().min(0).max(256).default(4).describe("containers kept ready, over all kinds; 0 keeps none"),
+  isolation: z
+    .strictObject({ low: isolationClass, medium: isolationClass, high: isolationClass })
+    .prefault({})
+    .describe("the least isolation of containers by their tool's impact; a manifest may ask for more"),
+  secrets: z
+    .strictObject({
+      directory: z.string().optional().describe("of secret://file/NAME: one file each"),
+      vault: z
+        .strictObject({ address: z.url({ protocol: /^https?$/ }), token_file: z.string() })
+        .optional()
+        .describe("of secret://vault/MOUNT/PATH#FIELD: key-value engine, version 2"),
+    })
+    .prefault({})
+    .describe("where runners find secrets; secret://env/NAME is the variable INTERLOCK_SECRET_NAME"),
+  egress: z
+    .strictObject({
+      hosts: z
+        .array(
+          z.strictObject({
+            host: z.string().describe("a name that manifests' egress may use"),
+            port: z.int().min(1).max(65_535),
+            address: z.union([z.ipv4(), z.ipv6()]),
+            address_port: z.int().min(1).max(65_535).optional().describe("default: port"),
+          }),
+        )
+        .default([])
+        .describe("inner services: tied to an address that would be refused, past name service and address check"),
+      extra_ca: z.string().optional().describe("PEM file of certificate authorities beside the well-known ones"),
+    })
+    .prefault({}),
   builtins: z.boolean().default(false).describe("functions inside the runner, for benchmarks"),
   max_concurrent: z.int().min(1).max(10_000).default(256),
 });

@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file interlock/v1/types.proto.
  */
 export const file_interlock_v1_types: GenFile = /*@__PURE__*/
-  fileDesc("ChhpbnRlcmxvY2svdjEvdHlwZXMucHJvdG8SDGludGVybG9jay52MSJJCglQcmluY2lwYWwSDgoGdGVuYW50GAEgASgJEg0KBWFnZW50GAIgASgJEg8KB3Nlc3Npb24YAyABKAkSDAoEdXNlchgEIAEoCSIrCgdDYWxsUmVmEg8KB3Nlc3Npb24YASABKAkSDwoHY2FsbF9pZBgCIAEoCSKBAQoJVG9vbEZhY3RzEgwKBG5hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIOCgZkaWdlc3QYAyABKAkSJAoGaW1wYWN0GAQgASgOMhQuaW50ZXJsb2NrLnYxLkltcGFjdBIPCgdlZmZlY3RzGAUgAygJEg4KBmdyb3VwcxgGIAMoCSKlAgoFRmFjdHMSKgoJcHJpbmNpcGFsGAEgASgLMhcuaW50ZXJsb2NrLnYxLlByaW5jaXBhbBIlCgR0b29sGAIgASgLMhcuaW50ZXJsb2NrLnYxLlRvb2xGYWN0cxIWCg5hcmd1bWVudHNfanNvbhgDIAEoCRIOCgZsYWJlbHMYBCADKAkSJwoEbG9vcBgFIAEoDjIZLmludGVybG9jay52MS5Mb29wVmVyZGljdBIoCgR0aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCglhbmNlc3RvcnMYByADKAsyFi5pbnRlcmxvY2sudjEuQW5jZXN0b3ISIwoFc3BlbnQYCCADKAsyFC5pbnRlcmxvY2sudjEuQW1vdW50ImgKCEFuY2VzdG9yEiIKA3JlZhgBIAEoCzIVLmludGVybG9jay52MS5DYWxsUmVmEioKCXByaW5jaXBhbBgCIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwSDAoEdG9vbBgDIAEoCSKeAQoIRGVjaXNpb24SKAoEa2luZBgBIAEoDjIaLmludGVybG9jay52MS5EZWNpc2lvbktpbmQSDwoHcmVhc29ucxgCIAMoCRIVCg1tYXRjaGVkX3J1bGVzGAMgAygJEi4KC29ibGlnYXRpb25zGAQgASgLMhkuaW50ZXJsb2NrLnYxLk9ibGlnYXRpb25zEhAKCHJldmlzaW9uGAUgASgJItABCgtPYmxpZ2F0aW9ucxIkCgZsaW1pdHMYASABKAsyFC5pbnRlcmxvY2sudjEuTGltaXRzEhYKDmFwcHJvdmVyX2dyb3VwGAIgASgJEg4KBnF1b3J1bRgDIAEoDRIXCg9hcHByb3ZhbF90dGxfbXMYBCABKAQSKQoGZWdyZXNzGAogASgLMhkuaW50ZXJsb2NrLnYxLkVncmVzc1J1bGVzEg4KBnJlZGFjdBgLIAMoCRIOCgZub3RpZnkYDCADKAkSDwoHaW1wb3NlZBgPIAMoCSIcCgtFZ3Jlc3NSdWxlcxINCgVydWxlcxgBIAMoCSJjCgZMaW1pdHMSDwoHd2FsbF9tcxgBIAEoBBIOCgZjcHVfbXMYAiABKAQSFAoMbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBBIMCgRwaWRzGAUgASgNIiUKBkFtb3VudBIMCgR1bml0GAEgASgJEg0KBXZhbHVlGAIgASgDIlkKBVVzYWdlEg8KB3dhbGxfbXMYASABKAQSDgoGY3B1X21zGAIgASgEEhkKEXBlYWtfbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBCJXCgtFbmZvcmNlbWVudBIMCgRraW5kGAEgASgJEhcKD2lzb2xhdGlvbl9jbGFzcxgCIAEoCRIQCghlbmZvcmNlZBgDIAMoCRIPCgdtaXNzaW5nGAQgAygJIuwBCglSdW5SZXN1bHQSIQoDZW5kGAEgASgOMhQuaW50ZXJsb2NrLnYxLlJ1bkVuZBIRCglleGl0X2NvZGUYAiABKAUSEwoLcmVzdWx0X2pzb24YAyABKAkSDgoGc3Rkb3V0GAQgASgJEg4KBnN0ZGVychgFIAEoCRIRCgl0cnVuY2F0ZWQYBiABKAgSDQoFZXJyb3IYByABKAkSIgoFdXNhZ2UYCCABKAsyEy5pbnRlcmxvY2sudjEuVXNhZ2USLgoLZW5mb3JjZW1lbnQYCSABKAsyGS5pbnRlcmxvY2sudjEuRW5mb3JjZW1lbnQiPAoGU2lnbmVkEg8KB3BheWxvYWQYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMEg4KBmtleV9pZBgDIAEoCSpUCgZJbXBhY3QSFgoSSU1QQUNUX1VOU1BFQ0lGSUVEEAASDgoKSU1QQUNUX0xPVxABEhEKDUlNUEFDVF9NRURJVU0QAhIPCgtJTVBBQ1RfSElHSBADKnkKC0xvb3BWZXJkaWN0EhwKGExPT1BfVkVSRElDVF9VTlNQRUNJRklFRBAAEhYKEkxPT1BfVkVSRElDVF9DTEVBUhABEhoKFkxPT1BfVkVSRElDVF9SRVBFQVRJTkcQAhIYChRMT09QX1ZFUkRJQ1RfU1RPUFBFRBADKoIBCgxEZWNpc2lvbktpbmQSHQoZREVDSVNJT05fS0lORF9VTlNQRUNJRklFRBAAEhcKE0RFQ0lTSU9OX0tJTkRfQUxMT1cQARIWChJERUNJU0lPTl9LSU5EX0RFTlkQAhIiCh5ERUNJU0lPTl9LSU5EX1JFUVVJUkVfQVBQUk9WQUwQAyqSAQoGUnVuRW5kEhcKE1JVTl9FTkRfVU5TUEVDSUZJRUQQABISCg5SVU5fRU5EX0VYSVRFRBABEhMKD1JVTl9FTkRfVElNRU9VVBACEg8KC1JVTl9FTkRfQ1BVEAMSDwoLUlVOX0VORF9PT00QBBISCg5SVU5fRU5EX0tJTExFRBAFEhAKDFJVTl9FTkRfTE9TVBAGYgZwcm90bzM", [file_google_protobuf_timestamp]);
+  fileDesc("ChhpbnRlcmxvY2svdjEvdHlwZXMucHJvdG8SDGludGVybG9jay52MSJJCglQcmluY2lwYWwSDgoGdGVuYW50GAEgASgJEg0KBWFnZW50GAIgASgJEg8KB3Nlc3Npb24YAyABKAkSDAoEdXNlchgEIAEoCSIrCgdDYWxsUmVmEg8KB3Nlc3Npb24YASABKAkSDwoHY2FsbF9pZBgCIAEoCSJoCghBbmNlc3RvchIiCgNyZWYYASABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZhIqCglwcmluY2lwYWwYAiABKAsyFy5pbnRlcmxvY2sudjEuUHJpbmNpcGFsEgwKBHRvb2wYAyABKAkigQEKCVRvb2xGYWN0cxIMCgRuYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSDgoGZGlnZXN0GAMgASgJEiQKBmltcGFjdBgEIAEoDjIULmludGVybG9jay52MS5JbXBhY3QSDwoHZWZmZWN0cxgFIAMoCRIOCgZncm91cHMYBiADKAkipQIKBUZhY3RzEioKCXByaW5jaXBhbBgBIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwSJQoEdG9vbBgCIAEoCzIXLmludGVybG9jay52MS5Ub29sRmFjdHMSFgoOYXJndW1lbnRzX2pzb24YAyABKAkSDgoGbGFiZWxzGAQgAygJEicKBGxvb3AYBSABKA4yGS5pbnRlcmxvY2sudjEuTG9vcFZlcmRpY3QSKAoEdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKQoJYW5jZXN0b3JzGAcgAygLMhYuaW50ZXJsb2NrLnYxLkFuY2VzdG9yEiMKBXNwZW50GAggAygLMhQuaW50ZXJsb2NrLnYxLkFtb3VudCKeAQoIRGVjaXNpb24SKAoEa2luZBgBIAEoDjIaLmludGVybG9jay52MS5EZWNpc2lvbktpbmQSDwoHcmVhc29ucxgCIAMoCRIVCg1tYXRjaGVkX3J1bGVzGAMgAygJEi4KC29ibGlnYXRpb25zGAQgASgLMhkuaW50ZXJsb2NrLnYxLk9ibGlnYXRpb25zEhAKCHJldmlzaW9uGAUgASgJItABCgtPYmxpZ2F0aW9ucxIkCgZsaW1pdHMYASABKAsyFC5pbnRlcmxvY2sudjEuTGltaXRzEhYKDmFwcHJvdmVyX2dyb3VwGAIgASgJEg4KBnF1b3J1bRgDIAEoDRIXCg9hcHByb3ZhbF90dGxfbXMYBCABKAQSKQoGZWdyZXNzGAogASgLMhkuaW50ZXJsb2NrLnYxLkVncmVzc1J1bGVzEg4KBnJlZGFjdBgLIAMoCRIOCgZub3RpZnkYDCADKAkSDwoHaW1wb3NlZBgPIAMoCSIcCgtFZ3Jlc3NSdWxlcxINCgVydWxlcxgBIAMoCSJjCgZMaW1pdHMSDwoHd2FsbF9tcxgBIAEoBBIOCgZjcHVfbXMYAiABKAQSFAoMbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBBIMCgRwaWRzGAUgASgNIiUKBkFtb3VudBIMCgR1bml0GAEgASgJEg0KBXZhbHVlGAIgASgDIlkKBVVzYWdlEg8KB3dhbGxfbXMYASABKAQSDgoGY3B1X21zGAIgASgEEhkKEXBlYWtfbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBCI3CghMaW1pdEhpdBIMCgRuYW1lGAEgASgJEg8KB2FsbG93ZWQYAiABKAQSDAoEdXNlZBgDIAEoBCJXCgtFbmZvcmNlbWVudBIMCgRraW5kGAEgASgJEhcKD2lzb2xhdGlvbl9jbGFzcxgCIAEoCRIQCghlbmZvcmNlZBgDIAMoCRIPCgdtaXNzaW5nGAQgAygJIpMCCglSdW5SZXN1bHQSIQoDZW5kGAEgASgOMhQuaW50ZXJsb2NrLnYxLlJ1bkVuZBIRCglleGl0X2NvZGUYAiABKAUSEwoLcmVzdWx0X2pzb24YAyABKAkSDgoGc3Rkb3V0GAQgASgJEg4KBnN0ZGVychgFIAEoCRIRCgl0cnVuY2F0ZWQYBiABKAgSDQoFZXJyb3IYByABKAkSIgoFdXNhZ2UYCCABKAsyEy5pbnRlcmxvY2sudjEuVXNhZ2USLgoLZW5mb3JjZW1lbnQYCSABKAsyGS5pbnRlcmxvY2sudjEuRW5mb3JjZW1lbnQSJQoFbGltaXQYCiABKAsyFi5pbnRlcmxvY2sudjEuTGltaXRIaXQiPAoGU2lnbmVkEg8KB3BheWxvYWQYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMEg4KBmtleV9pZBgDIAEoCSpUCgZJbXBhY3QSFgoSSU1QQUNUX1VOU1BFQ0lGSUVEEAASDgoKSU1QQUNUX0xPVxABEhEKDUlNUEFDVF9NRURJVU0QAhIPCgtJTVBBQ1RfSElHSBADKnkKC0xvb3BWZXJkaWN0EhwKGExPT1BfVkVSRElDVF9VTlNQRUNJRklFRBAAEhYKEkxPT1BfVkVSRElDVF9DTEVBUhABEhoKFkxPT1BfVkVSRElDVF9SRVBFQVRJTkcQAhIYChRMT09QX1ZFUkRJQ1RfU1RPUFBFRBADKoIBCgxEZWNpc2lvbktpbmQSHQoZREVDSVNJT05fS0lORF9VTlNQRUNJRklFRBAAEhcKE0RFQ0lTSU9OX0tJTkRfQUxMT1cQARIWChJERUNJU0lPTl9LSU5EX0RFTlkQAhIiCh5ERUNJU0lPTl9LSU5EX1JFUVVJUkVfQVBQUk9WQUwQAyqlAQoGUnVuRW5kEhcKE1JVTl9FTkRfVU5TUEVDSUZJRUQQABISCg5SVU5fRU5EX0VYSVRFRBABEhMKD1JVTl9FTkRfVElNRU9VVBACEg8KC1JVTl9FTkRfQ1BVEAMSDwoLUlVOX0VORF9PT00QBBISCg5SVU5fRU5EX0tJTExFRBAFEhAKDFJVTl9FTkRfTE9TVBAGEhEKDVJVTl9FTkRfTElNSVQQB2IGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * Who asks. Names match [A-Za-z0-9][A-Za-z0-9_-]{0,63}.
@@ -79,6 +79,35 @@ export const CallRefSchema: GenMessage<CallRef> = /*@__PURE__*/
   messageDesc(file_interlock_v1_types, 1);
 
 /**
+ * A call that a nested call was made by, directly or not.
+ *
+ * @generated from message interlock.v1.Ancestor
+ */
+export type Ancestor = Message<"interlock.v1.Ancestor"> & {
+  /**
+   * @generated from field: interlock.v1.CallRef ref = 1;
+   */
+  ref?: CallRef | undefined;
+
+  /**
+   * @generated from field: interlock.v1.Principal principal = 2;
+   */
+  principal?: Principal | undefined;
+
+  /**
+   * @generated from field: string tool = 3;
+   */
+  tool: string;
+};
+
+/**
+ * Describes the message interlock.v1.Ancestor.
+ * Use `create(AncestorSchema)` to create a new message.
+ */
+export const AncestorSchema: GenMessage<Ancestor> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_types, 2);
+
+/**
  * What policy sees of a tool.
  *
  * @generated from message interlock.v1.ToolFacts
@@ -124,7 +153,7 @@ export type ToolFacts = Message<"interlock.v1.ToolFacts"> & {
  * Use `create(ToolFactsSchema)` to create a new message.
  */
 export const ToolFactsSchema: GenMessage<ToolFacts> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 2);
+  messageDesc(file_interlock_v1_types, 3);
 
 /**
  * What policy sees of a call.
@@ -165,7 +194,7 @@ export type Facts = Message<"interlock.v1.Facts"> & {
   time?: Timestamp | undefined;
 
   /**
-   * The calls that this one is nested in, nearest first.
+   * The calls that this one was made by, nearest first. Empty for an agent's own call.
    *
    * @generated from field: repeated interlock.v1.Ancestor ancestors = 7;
    */
@@ -184,35 +213,6 @@ export type Facts = Message<"interlock.v1.Facts"> & {
  * Use `create(FactsSchema)` to create a new message.
  */
 export const FactsSchema: GenMessage<Facts> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 3);
-
-/**
- * A call that another one is nested in.
- *
- * @generated from message interlock.v1.Ancestor
- */
-export type Ancestor = Message<"interlock.v1.Ancestor"> & {
-  /**
-   * @generated from field: interlock.v1.CallRef ref = 1;
-   */
-  ref?: CallRef | undefined;
-
-  /**
-   * @generated from field: interlock.v1.Principal principal = 2;
-   */
-  principal?: Principal | undefined;
-
-  /**
-   * @generated from field: string tool = 3;
-   */
-  tool: string;
-};
-
-/**
- * Describes the message interlock.v1.Ancestor.
- * Use `create(AncestorSchema)` to create a new message.
- */
-export const AncestorSchema: GenMessage<Ancestor> = /*@__PURE__*/
   messageDesc(file_interlock_v1_types, 4);
 
 /**
@@ -437,6 +437,39 @@ export const UsageSchema: GenMessage<Usage> = /*@__PURE__*/
   messageDesc(file_interlock_v1_types, 10);
 
 /**
+ * The limit that ended a run.
+ *
+ * @generated from message interlock.v1.LimitHit
+ */
+export type LimitHit = Message<"interlock.v1.LimitHit"> & {
+  /**
+   * wall_ms, cpu_ms, heap_bytes, off_heap_bytes, output_bytes, tool_calls or binding_calls.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: uint64 allowed = 2;
+   */
+  allowed: bigint;
+
+  /**
+   * How much had been used when it ended; what the machinery could see of it.
+   *
+   * @generated from field: uint64 used = 3;
+   */
+  used: bigint;
+};
+
+/**
+ * Describes the message interlock.v1.LimitHit.
+ * Use `create(LimitHitSchema)` to create a new message.
+ */
+export const LimitHitSchema: GenMessage<LimitHit> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_types, 11);
+
+/**
  * What really confined a run. Policy may demand a minimum.
  *
  * @generated from message interlock.v1.Enforcement
@@ -476,7 +509,7 @@ export type Enforcement = Message<"interlock.v1.Enforcement"> & {
  * Use `create(EnforcementSchema)` to create a new message.
  */
 export const EnforcementSchema: GenMessage<Enforcement> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 11);
+  messageDesc(file_interlock_v1_types, 12);
 
 /**
  * @generated from message interlock.v1.RunResult
@@ -532,6 +565,13 @@ export type RunResult = Message<"interlock.v1.RunResult"> & {
    * @generated from field: interlock.v1.Enforcement enforcement = 9;
    */
   enforcement?: Enforcement | undefined;
+
+  /**
+   * Set when a limit ended the run.
+   *
+   * @generated from field: interlock.v1.LimitHit limit = 10;
+   */
+  limit?: LimitHit | undefined;
 };
 
 /**
@@ -539,7 +579,7 @@ export type RunResult = Message<"interlock.v1.RunResult"> & {
  * Use `create(RunResultSchema)` to create a new message.
  */
 export const RunResultSchema: GenMessage<RunResult> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 12);
+  messageDesc(file_interlock_v1_types, 13);
 
 /**
  * Bytes and the Ed25519 signature over exactly those bytes.
@@ -570,7 +610,7 @@ export type Signed = Message<"interlock.v1.Signed"> & {
  * Use `create(SignedSchema)` to create a new message.
  */
 export const SignedSchema: GenMessage<Signed> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 13);
+  messageDesc(file_interlock_v1_types, 14);
 
 /**
  * @generated from enum interlock.v1.Impact
@@ -732,6 +772,13 @@ export const RunEnd = {
    * @generated from enum value: RUN_END_LOST = 6;
    */
   LOST: 6,
+
+  /**
+   * Another limit ran out: see limit.
+   *
+   * @generated from enum value: RUN_END_LIMIT = 7;
+   */
+  LIMIT: 7,
 } as const;
 
 /**
