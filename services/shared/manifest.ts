@@ -2,8 +2,8 @@ import { z } from "zod";
 import { parseEgressRule } from "./egress.ts";
 import { canonicalJson, type Json, sha256Hex } from "./json.ts";
 import { TOOL_NAME, TOOL_PATTERN } from "./names.ts";
-import { SECRET_REF } from "./secret-ref.ts";
 import { priceSchema } from "./price.ts";
+import { SECRET_REF } from "./secret-ref.ts";
 
 /**
  * A tool's manifest: what an operator says a tool is. The broker reads it to decide, the runner to run; its digest
