@@ -3,6 +3,7 @@ import type { LedgerService } from "../../proto/interlock/v1/ledger_pb.ts";
 import type { PdpService } from "../../proto/interlock/v1/pdp_pb.ts";
 import type { Executor } from "../shared/executor.ts";
 import type { Log } from "../shared/log.ts";
+import type { Mask } from "../shared/mask.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Client } from "../shared/rpc/types.ts";
 import type { Signer } from "../shared/signing.ts";
@@ -13,7 +14,8 @@ import { type ControlState, switchAgainst } from "./control.ts";
 import { Ending, priceOf } from "./ending.ts";
 import { Holds, unlessOver } from "./holds.ts";
 import { LiveCall, Waiters } from "./live.ts";
-import { type Mask, maskResult } from "./mask.ts";
+import { maskResult } from "./mask.ts";
+import { redactResult } from "./measures.ts";
 import type { Call, CallView, Decision, Refusal, RunResult } from "./model.ts";
 import { streamOf } from "./model.ts";
 import { type Asked, maxCallsOf, withCalls } from "./nested.ts";
@@ -112,6 +114,7 @@ export class Pipeline {
       attempt: newId(),
       labels: [],
       loop: "clear",
+      spent: {},
       ...more,
     };
   }
@@ -207,7 +210,7 @@ export class Pipeline {
       case "run":
         return await this.#run(work, command.decision);
       case "filter":
-        return this.#filter(command.result);
+        return this.#filter(work, command.result);
     }
   }
 
@@ -223,6 +226,7 @@ export class Pipeline {
     );
     work.labels = seen.labels;
     work.loop = seen.loop;
+    work.spent = seen.spent;
     if (seen.foreign) return refused(guardRefusal({ kind: "foreign_session" }));
     if (seen.earlier !== undefined) {
       const { callId, same } = seen.earlier;
@@ -235,7 +239,7 @@ export class Pipeline {
   async #decide(work: Work): Promise<CallEvent> {
     const { call, tool, labels, askedUnder } = work;
     const { pdp, now } = this.#options;
-    const facts = toFacts(call, tool, { labels, loop: work.loop, nowMs: now() });
+    const facts = toFacts(call, tool, { labels, loop: work.loop, spent: work.spent, nowMs: now() });
     const response = await asking("pdp", pdp.decide({ facts }, askOptions(work.io)));
     const decision = fromDecision(response.decision);
     if (askedUnder !== undefined && asksMore(decision, askedUnder))
@@ -269,7 +273,7 @@ export class Pipeline {
     const { call, tool, labels } = work;
     const { sessions, now } = this.#options;
     const expiresMs = now() + approvalMs(decision);
-    const begun = { call, decision, price: priceOf(tool), basis: this.#basis(work) };
+    const begun = { call, decision, price: priceOf(work), basis: this.#basis(work) };
     // Recorded before people are asked: what they answer must find its call after any crash.
     const recorded = await sessions.execute(
       streamOf(call.principal),
@@ -296,7 +300,7 @@ export class Pipeline {
   async #admission(work: Work, decision: Decision): Promise<CallEvent> {
     const { call, tool, attempt } = work;
     const { sessions, now } = this.#options;
-    const begun = { call, decision, price: work.price ?? priceOf(tool), basis: this.#basis(work) };
+    const begun = { call, decision, price: priceOf(work), basis: this.#basis(work) };
     const deadlineMs = now() + wallMsOf(tool, decision) + RUN_SLACK_MS;
     const replaces = work.replaces === undefined ? {} : { replaces: work.replaces };
     const command: SessionCommand = { kind: "admit", attempt, deadlineMs, ...begun, ...replaces };
@@ -315,8 +319,12 @@ export class Pipeline {
     const run = {
       signal,
       ...trace,
-      onOutput: (stderr: boolean, text: string) => live.output(stderr, this.#options.mask(text)),
+      // Fields can be taken out of a whole answer only, not of pieces as they come.
+      onOutput: (stderr: boolean, text: string) => {
+        if (decision.obligations.redact === undefined) live.output(stderr, this.#options.mask(text));
+      },
     };
+    work.decision = decision;
     const { runners, nest } = this.#options;
     const once = (): Promise<RunOutcome> =>
       withCalls(
@@ -345,15 +353,16 @@ export class Pipeline {
     }
   }
 
-  #filter(result: RunResult): CallEvent {
-    return { kind: "filtered", result: maskResult(result, this.#options.mask) };
+  #filter({ decision }: Work, result: RunResult): CallEvent {
+    const shown = redactResult(result, decision?.obligations.redact ?? []);
+    return { kind: "filtered", result: maskResult(shown, this.#options.mask) };
   }
 
   #within({ io }: Work): { signal: AbortSignal; deadlineMs?: number } {
     return { signal: io.signal, ...(io.deadlineMs === undefined ? {} : { deadlineMs: io.deadlineMs - 100 }) };
   }
 
-  #logCall({ call, ended }: Work, ms: number): void {
+  #logCall({ call, ended, decision }: Work, ms: number): void {
     const outcome = ended?.progress.kind === "ended" ? ended.progress.outcome : undefined;
     const { tenant, agent, session } = call.principal;
     this.#options.log.info(
@@ -365,6 +374,9 @@ export class Pipeline {
       },
       "call",
     );
+    const notify = decision?.kind === "deny" ? undefined : decision?.obligations.notify;
+    if (notify !== undefined)
+      this.#options.log.warn({ notify, callId: call.callId, tenant, agent, session, tool: call.tool }, "call.notify");
   }
 }
 

@@ -5,6 +5,7 @@ import { RpcError } from "../shared/rpc/errors.ts";
 import type { Client } from "../shared/rpc/types.ts";
 import type { Signer } from "../shared/signing.ts";
 import type { Tool } from "./catalog.ts";
+import { egressOf } from "./measures.ts";
 import type { Call, Decision, RunResult } from "./model.ts";
 import type { Answer, Asked } from "./nested.ts";
 import { fromRunResult, toLimits, toTimestamp } from "./wire.ts";
@@ -120,7 +121,7 @@ export class Runners {
       ref: { session: principal.session, callId },
       ...{ principal, tool: call.tool, toolDigest, argumentsHash },
       limits: toLimits(decision.obligations.limits),
-      egress: [...tool.manifest.egress],
+      egress: egressOf(tool.manifest.egress, decision.obligations),
       depth: call.ancestors?.length ?? 0,
       ...boot,
       expireTime: toTimestamp(now() + PERMIT_MS),

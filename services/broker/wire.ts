@@ -20,8 +20,10 @@ import { Code, type CodeName, RpcError } from "../shared/rpc/errors.ts";
 import { toStatus } from "../shared/rpc/status.ts";
 import type { SignedBytes } from "../shared/signing.ts";
 import type { Tool } from "./catalog.ts";
+import { fromEgress, toEgress } from "./egress-wire.ts";
 import type { ProgressEvent } from "./live.ts";
 import type { LoopVerdict as Verdict } from "./loops.ts";
+import { fromMeasures, toMeasures, unknownIn } from "./measures.ts";
 import type {
   Amount,
   Call,
@@ -49,18 +51,28 @@ export function fromDecision(decision: WireDecision | undefined): Decision {
   }
   const { obligations } = decision;
   const limits = obligations?.limits;
+  const unknown = obligations === undefined ? [] : unknownIn(obligations);
+  if (unknown.length > 0) return denialOf(decision, unknown);
   return {
     kind,
     reasons: decision.reasons,
     matchedRules: decision.matchedRules,
     revision: decision.revision,
     obligations: {
+      ...(obligations && fromMeasures(obligations)),
       limits: limits === undefined ? NO_LIMITS : fromLimits(limits),
       approverGroup: obligations?.approverGroup ?? "",
       quorum: obligations?.quorum ?? 0,
       approvalTtlMs: Number(obligations?.approvalTtlMs ?? 0n),
     },
   };
+}
+
+/** What policy imposes cannot be honoured here: then nothing runs. */
+function denialOf({ matchedRules, revision }: WireDecision, unknown: readonly string[]): Decision {
+  const reason = `The policy imposes ${unknown.join(", ")}, which this broker does not know; an operator must update it or change the rule.`;
+  const obligations = { limits: NO_LIMITS, approverGroup: "", quorum: 0, approvalTtlMs: 0 };
+  return { kind: "deny", reasons: [reason], matchedRules, revision, obligations };
 }
 
 const KINDS = new Map<DecisionKind, Decision["kind"]>([
@@ -119,7 +131,9 @@ export function fromRunResult(result: WireRunResult): RunResult {
       cpuMs: Number(usage?.cpuMs ?? 0n),
       peakMemoryBytes: Number(usage?.peakMemoryBytes ?? 0n),
       outputBytes: Number(usage?.outputBytes ?? 0n),
+      ...(usage === undefined || usage.egressBytes === 0n ? {} : { egressBytes: Number(usage.egressBytes) }),
     },
+    ...fromEgress(result),
     enforcement: {
       kind: enforcement?.kind ?? "",
       isolationClass: enforcement?.isolationClass ?? "",
@@ -133,21 +147,23 @@ export function fromRunResult(result: WireRunResult): RunResult {
 }
 
 export function toRunResult(result: RunResult): MessageInitShape<typeof RunResultSchema> {
-  const { end, usage, enforcement, limit, ...same } = result;
+  const { end, usage, enforcement, limit, egress, ...same } = result;
   return {
-    ...{ ...same, end: ENDS[end], usage: toUsage(usage), enforcement: toEnforcement(enforcement) },
+    ...{ ...same, ...toEgress(egress), end: ENDS[end] },
+    ...{ usage: toUsage(usage), enforcement: toEnforcement(enforcement) },
     ...(limit === undefined
       ? {}
       : { limit: { name: limit.name, allowed: BigInt(limit.allowed), used: BigInt(limit.used) } }),
   };
 }
 
-function toUsage({ wallMs, cpuMs, peakMemoryBytes, outputBytes }: RunResult["usage"]) {
+function toUsage({ wallMs, cpuMs, peakMemoryBytes, outputBytes, egressBytes = 0 }: RunResult["usage"]) {
   return {
     wallMs: BigInt(wallMs),
     cpuMs: BigInt(cpuMs),
     peakMemoryBytes: BigInt(peakMemoryBytes),
     outputBytes: BigInt(outputBytes),
+    egressBytes: BigInt(egressBytes),
   };
 }
 
@@ -166,7 +182,12 @@ export function toToolFacts(manifest: Manifest, digest: string): MessageInitShap
 export function toFacts(
   call: Pick<Call, "principal" | "argumentsJson" | "ancestors">,
   tool: Tool,
-  seen: { readonly labels: readonly string[]; readonly loop: Verdict; readonly nowMs: number },
+  seen: {
+    readonly labels: readonly string[];
+    readonly loop: Verdict;
+    readonly nowMs: number;
+    readonly spent?: Readonly<Record<string, number>>;
+  },
 ): MessageInitShape<typeof FactsSchema> {
   return {
     principal: call.principal,
@@ -175,6 +196,7 @@ export function toFacts(
     labels: [...seen.labels],
     loop: VERDICTS[seen.loop],
     time: toTimestamp(seen.nowMs),
+    spent: Object.entries(seen.spent ?? {}).map(([unit, value]) => ({ unit, value: BigInt(value) })),
     ancestors: toAncestors(call),
   };
 }
@@ -198,7 +220,13 @@ function toDecision(decision: Decision): MessageInitShape<typeof DecisionSchema>
     reasons: [...decision.reasons],
     matchedRules: [...decision.matchedRules],
     revision: decision.revision,
-    obligations: { limits: toLimits(limits), approverGroup, quorum, approvalTtlMs: BigInt(approvalTtlMs) },
+    obligations: {
+      ...toMeasures(decision.obligations),
+      limits: toLimits(limits),
+      approverGroup,
+      quorum,
+      approvalTtlMs: BigInt(approvalTtlMs),
+    },
   };
 }
 

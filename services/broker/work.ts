@@ -42,6 +42,7 @@ export type Work = {
   /** As the session was when it was last looked at. */
   labels: readonly string[];
   loop: LoopVerdict;
+  spent: Readonly<Record<string, number>>;
   /** The last one made of it here. */
   decision?: Decision;
   ended?: CallView;

@@ -1,5 +1,7 @@
-import type { SandboxSpec } from "../shared/manifest.ts";
+import type { EgressRule } from "../shared/egress.ts";
+import type { Manifest, SandboxSpec, SecretSpec } from "../shared/manifest.ts";
 import type { RpcError } from "../shared/rpc/errors.ts";
+import type { EgressRecord } from "./egress/records.ts";
 
 /** One way to run a call: isolates, containers, builtins. The service checks permits; a backend confines. */
 export interface Backend extends AsyncDisposable {
@@ -38,17 +40,23 @@ export type Capability = {
 export type RunSpec = {
   readonly callId: string;
   readonly tenant: string;
+  readonly agent: string;
   readonly session: string;
+  /** Empty where the agent acts for nobody. */
+  readonly user: string;
   readonly tool: string;
+  readonly impact: Manifest["impact"];
   readonly sandbox: SandboxSpec;
   /** Canonical JSON of an object. */
   readonly argumentsJson: string;
   /** Every bound is set: the service has filled in the manifest's where the permit left one open. */
   readonly limits: Limits;
-  /** host:port entries. Empty: no network. */
-  readonly egress: readonly string[];
+  /** Empty: no network. */
+  readonly egress: readonly EgressRule[];
   /** How many calls it was made through; 0 for an agent's own. */
   readonly depth: number;
+  /** By reference. */
+  readonly secrets: readonly SecretSpec[];
 };
 
 export type Limits = {
@@ -58,6 +66,8 @@ export type Limits = {
   /** Of the result, of stdout and of stderr, each. */
   readonly outputBytes: number;
   readonly pids: number;
+  /** Through the egress proxy, both ways together. */
+  readonly egressBytes: number;
 };
 
 export type OutputStream = "stdout" | "stderr";
@@ -111,6 +121,8 @@ export type RunResult = {
   readonly usage: Usage;
   readonly enforcement: Enforcement;
   readonly limit?: LimitHit;
+  /** What it asked of the world; absent where it had no way out. */
+  readonly egress?: { readonly records: readonly EgressRecord[]; readonly left: number };
 };
 
 export type Usage = {
@@ -118,6 +130,7 @@ export type Usage = {
   readonly cpuMs: number;
   readonly peakMemoryBytes: number;
   readonly outputBytes: number;
+  readonly egressBytes?: number;
 };
 
 /** What really confined a run. */

@@ -10,14 +10,18 @@ function specOf(sandbox: RunSpec["sandbox"], outputBytes = 100): RunSpec {
     ...{
       callId: "c1",
       tenant: "demo",
+      agent: "a1",
       session: "s1",
+      user: "",
+      impact: "low",
       tool: "test.tool",
       egress: [],
+      secrets: [],
       argumentsJson: '{"a":"ü"}',
       depth: 0,
     },
     sandbox,
-    limits: { wallMs: 1_000, cpuMs: 1_000, memoryBytes: 8 << 20, outputBytes, pids: 1 },
+    limits: { wallMs: 1_000, cpuMs: 1_000, memoryBytes: 8 << 20, outputBytes, pids: 1, egressBytes: 0 },
   };
 }
 

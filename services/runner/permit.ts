@@ -101,7 +101,10 @@ export type PermitCheckerOptions = {
 export type PermittedCall = {
   readonly callId: string;
   readonly tenant: string;
+  readonly agent: string;
   readonly session: string;
+  /** Empty where it acts for nobody. */
+  readonly user: string;
   readonly tool: string;
   readonly toolDigest: string;
   /** Zero leaves a bound to the manifest. */
@@ -167,7 +170,9 @@ function parsePrincipal(claims: PermitClaims): PermittedCall | undefined {
   return {
     callId: ref.callId,
     tenant: principal.tenant,
+    agent: principal.agent,
     session: principal.session,
+    user: principal.user,
     tool: claims.tool,
     toolDigest: claims.toolDigest,
     limits: {

@@ -6,6 +6,7 @@ import type {
   RunRequest,
   RunResponseSchema,
 } from "../../proto/interlock/v1/runner_pb.ts";
+import { formatEgressRule } from "../shared/egress.ts";
 import type { Log } from "../shared/log.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { HandlerContext, Handlers } from "../shared/rpc/types.ts";
@@ -133,8 +134,8 @@ class Runs implements AsyncDisposable {
       const message = `This runner does not run tools of kind ${kind}; enable them in its configuration or use another.`;
       throw new RpcError({ code: "FAILED_PRECONDITION", reason: "SANDBOX_UNAVAILABLE", message });
     }
-    if (spec.egress.length > 0) {
-      const message = `${spec.tool} may reach ${spec.egress.join(", ")}, and sandboxes here have no way out yet; remove egress from its manifest.`;
+    if (spec.egress.length > 0 && kind !== "container") {
+      const message = `${spec.tool} may reach ${spec.egress.map(formatEgressRule).join(", ")}, and a tool of kind ${kind} has no way out; use a container, or remove egress from its manifest.`;
       throw new RpcError({ code: "FAILED_PRECONDITION", reason: "EGRESS_UNSUPPORTED", field: "egress", message });
     }
     return backend;

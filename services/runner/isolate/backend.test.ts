@@ -17,13 +17,31 @@ beforeAll(async () => {
 afterAll(() => backend[Symbol.asyncDispose]());
 
 /** A wall clock that no busy machine reaches before the CPU limit. */
-const LIMITS: Limits = { wallMs: 20_000, cpuMs: 500, memoryBytes: 32 << 20, outputBytes: 4_096, pids: 1 };
+const LIMITS: Limits = {
+  wallMs: 20_000,
+  cpuMs: 500,
+  memoryBytes: 32 << 20,
+  outputBytes: 4_096,
+  pids: 1,
+  egressBytes: 0,
+};
 
 type Change = { readonly limits?: Partial<Limits>; readonly tenant?: string; readonly args?: unknown };
 
 function specOf(code: string, { limits, tenant = "demo", args = {} }: Change = {}): RunSpec {
   return {
-    ...{ callId: "c1", tenant, session: "s1", tool: "math.compute", egress: [], depth: 0 },
+    ...{
+      callId: "c1",
+      tenant,
+      agent: "a1",
+      session: "s1",
+      user: "",
+      impact: "low",
+      tool: "math.compute",
+      egress: [],
+      secrets: [],
+      depth: 0,
+    },
     sandbox: { kind: "isolate", code },
     argumentsJson: JSON.stringify(args),
     limits: { ...LIMITS, ...limits },

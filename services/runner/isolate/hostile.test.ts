@@ -39,9 +39,21 @@ async function openWith(whenRun: string): Promise<Backend> {
 }
 
 const SPEC: RunSpec = {
-  ...{ callId: "c1", tenant: "demo", session: "s1", tool: "test.tool", egress: [], argumentsJson: "{}", depth: 0 },
+  ...{
+    callId: "c1",
+    tenant: "demo",
+    agent: "a1",
+    session: "s1",
+    user: "",
+    impact: "low",
+    tool: "test.tool",
+    egress: [],
+    secrets: [],
+    depth: 0,
+    argumentsJson: "{}",
+  },
   sandbox: { kind: "isolate", code: "" },
-  limits: { wallMs: 5_000, cpuMs: 2_000, memoryBytes: 64 << 20, outputBytes: 100, pids: 1 },
+  limits: { wallMs: 5_000, cpuMs: 2_000, memoryBytes: 64 << 20, outputBytes: 100, pids: 1, egressBytes: 0 },
 };
 
 async function runOn(whenRun: string): Promise<RunResult> {
@@ -91,7 +103,7 @@ describe("a worker that was taken over", () => {
 
   it("and asks more often than it may gets no answer", async () => {
     const opened = await openWith(
-      'for (let id = 1; id <= 70; id++) say({ kind: "ask", run, id, what: "tool", name: "x.y", json: "{}" }); say({ kind: "returned", ...used(run), json: "1" }); ready();',
+      'for (let id = 1; id <= 70; id++) say({ kind: "ask", run, id, name: "x.y", json: "{}" }); say({ kind: "returned", ...used(run), json: "1" }); ready();',
     );
     let asked = 0;
     const onCall = async () => ({ kind: "value", json: `${++asked}` }) as const;

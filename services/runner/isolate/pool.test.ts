@@ -35,7 +35,7 @@ async function use(pool: WorkerPool, tenant: string): Promise<WorkerProcess> {
     input: "{}",
     memoryMb: 8,
     outputBytes: 10,
-    grants: "",
+    mayCall: false,
     asks: 0,
   } as const;
   await worker.send(run, () => {});
@@ -112,7 +112,7 @@ describe("who waits", () => {
     };
     await Promise.all(["a", "b", "a", "c"].map(turn));
     expect(order.filter((each) => each.startsWith("a"))).toEqual(["a0", "a2"]);
-    expect(order.toSorted()).toEqual(["a0", "a2", "b1", "c3"]);
+    expect(new Set(order)).toEqual(new Set(["a0", "a2", "b1", "c3"]));
   });
 
   it("is not kept waiting by a tenant that always has more to do", async () => {

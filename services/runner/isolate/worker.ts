@@ -103,13 +103,11 @@ function bindingsOf(guest: Pick<Guest, "program">): ivm.Callback[] {
   const log = (stream: unknown, text: unknown): void => {
     if (typeof text === "string") counted()?.printed.write(stream === "stderr" ? "stderr" : "stdout", text);
   };
-  const ask = (what: unknown, id: unknown, name: unknown, json: unknown): void => {
+  const ask = (id: unknown, name: unknown, json: unknown): void => {
     const program = counted();
     if (program === undefined) return;
-    const { grants, asks, run } = program.message;
-    if (what !== "tool" && what !== "fetch") return;
-    if (!grants.includes(what === "tool" ? "t" : "f")) return;
-    if (typeof id !== "number" || !Number.isSafeInteger(id) || id < 1) return;
+    const { mayCall, asks, run } = program.message;
+    if (!mayCall || typeof id !== "number" || !Number.isSafeInteger(id) || id < 1) return;
     if (typeof name !== "string" || name.length > MAX_NAME_CHARS) return;
     if (typeof json !== "string" || json.length > MAX_ASK_CHARS) return;
     if (++program.asks > asks) {
@@ -117,7 +115,7 @@ function bindingsOf(guest: Pick<Guest, "program">): ivm.Callback[] {
       return;
     }
     program.printed.flush();
-    send({ kind: "ask", run, id, what, name, json });
+    send({ kind: "ask", run, id, name, json });
   };
   const wake = (ms: unknown): void => {
     const program = counted();
@@ -186,7 +184,7 @@ async function attempt(guest: Guest, message: Run): Promise<Outcome> {
     const script = compile(guest.isolate, message.code);
     const program = script.runSync(guest.context, { reference: true });
     // On this thread: a hop to another and back costs more than most programs do. Whoever never lets go is ended from outside.
-    const said: unknown = await guest.run.applySync(undefined, [program.derefInto(), message.input, message.grants], {
+    const said: unknown = await guest.run.applySync(undefined, [program.derefInto(), message.input, message.mayCall], {
       result: { promise: true },
     });
     return toOutcome(said, message.outputBytes);

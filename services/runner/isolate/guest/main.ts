@@ -1,4 +1,4 @@
-import { deliver, fetch, toolAt } from "./calls.ts";
+import { deliver, toolAt } from "./calls.ts";
 import { console, show } from "./console.ts";
 import {
   bytesOf,
@@ -27,9 +27,8 @@ const describe = (thrown: unknown): string => {
   if (thrown instanceof Error) return `${thrown.name}: ${thrown.message}${place(thrown.stack)}`;
   return `The program threw something that is no Error: ${show(thrown)}`;
 };
-const run = async (program: Program, input: string, grants: string): Promise<string> => {
-  if (grants.includes("t")) define("tools", toolAt(""));
-  if (grants.includes("f")) define("fetch", fetch);
+const run = async (program: Program, input: string, mayCall: boolean): Promise<string> => {
+  if (mayCall) define("tools", toolAt(""));
   let value: unknown;
   try {
     value = await program(parse(input), console);
