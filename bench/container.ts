@@ -243,7 +243,16 @@ function specOf(
   more: { readonly lifetime?: "call" | "session" },
 ): RunSpec {
   return {
-    ...{ callId: randomUUID(), tenant: "bench", agent: "a", session: "s", user: "", tool: "bench.line", impact: "low" },
+    ...{
+      callId: randomUUID(),
+      tenant: "bench",
+      agent: "a",
+      session: "s",
+      user: "",
+      tool: "bench.line",
+      impact: "low",
+      depth: 0,
+    },
     ...{ argumentsJson: "{}", egress: [], secrets: [] },
     sandbox: {
       kind: "container",

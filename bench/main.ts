@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { runCallSuite } from "./call.ts";
 import { runContainerSuite } from "./container.ts";
+import { runIsolateSuite } from "./isolate.ts";
 import { runJournalSuite } from "./journal.ts";
 import { runPolicySuite } from "./policy.ts";
 import { formatRows, type Suite } from "./rows.ts";
@@ -14,6 +15,7 @@ import { formatRows, type Suite } from "./rows.ts";
 const SUITES: Record<string, Suite> = {
   call: runCallSuite,
   container: runContainerSuite,
+  isolate: runIsolateSuite,
   journal: runJournalSuite,
   policy: runPolicySuite,
 };

@@ -1,10 +1,11 @@
 import { readdirSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { Ajv2020, type ErrorObject, type ValidateFunction } from "ajv/dist/2020.js";
 import addFormats from "ajv-formats";
 import type { JsonObject } from "../shared/json.ts";
 import { canonicalManifest, type Manifest, manifestSchema } from "../shared/manifest.ts";
 import { type FileProblem, FileProblems, readYaml } from "../shared/yaml-file.ts";
+import { CodeFileProblem, withCode } from "./code-file.ts";
 
 /** The tools that exist, each with its manifest and the check of its arguments. */
 export type Catalog = {
@@ -59,17 +60,12 @@ function manifestFiles(directory: string): string[] {
 }
 
 function loadTool(file: string): Tool {
-  const { value: manifest, lineOf } = readYaml(file, manifestSchema);
+  const { value: written, lineOf } = readYaml(file, manifestSchema);
   const problem = (path: readonly string[], message: string): FileProblems =>
     new FileProblems([{ file, line: lineOf(path), field: path.join("."), message }]);
+  const manifest = resolveCode(written, dirname(file), problem);
   if (manifest.arguments["type"] !== "object") {
     throw problem(["arguments"], "Set type: object; the arguments of a call are one JSON object.");
-  }
-  if (
-    manifest.sandbox.kind === "isolate" &&
-    (manifest.sandbox.code === undefined) === (manifest.sandbox.code_argument === undefined)
-  ) {
-    throw problem(["sandbox"], "Give the program by exactly one of code and code_argument.");
   }
   // One Ajv for each tool: a schema's $id and definitions are its own and cannot change another's.
   const ajv = addFormats.default(new Ajv2020({ strict: true, allErrors: false, allowUnionTypes: true }));
@@ -86,6 +82,19 @@ function loadTool(file: string): Tool {
     ...canonicalManifest(manifest),
     problemOf: (args) => (validate(args) ? undefined : toProblem(validate.errors?.[0])),
   };
+}
+
+function resolveCode(
+  manifest: Manifest,
+  directory: string,
+  problem: (path: readonly string[], message: string) => FileProblems,
+): Manifest {
+  try {
+    return withCode(manifest, directory);
+  } catch (error) {
+    if (!(error instanceof CodeFileProblem)) throw error;
+    throw problem(error.field === "" ? ["sandbox"] : ["sandbox", error.field], error.message);
+  }
 }
 
 function toProblem(error: ErrorObject | undefined): ArgumentProblem {

@@ -5,7 +5,7 @@ import { AtStage, asking, askOptions } from "./asking.ts";
 import { priceOf } from "./ending.ts";
 import type { Decision } from "./model.ts";
 import { wallMsOf } from "./runners.ts";
-import { toAmount, toTimestamp } from "./wire.ts";
+import { toAmount, toAncestors, toTimestamp } from "./wire.ts";
 import { approvalMs, type Work } from "./work.ts";
 
 /** Beyond all that is bounded: how long a hold outlives what it is for. */
@@ -26,7 +26,8 @@ export class Holds {
     const wait = decision.kind === "require_approval" ? approvalMs(decision) : 0;
     const expireTime = toTimestamp(this.#now() + wait + wallMsOf(tool, decision) + LEASE_SLACK_MS);
     const amounts = (price ?? priceOf(tool)).map(toAmount);
-    const request = { reservationId: call.callId, principal: call.principal, tool: call.tool, amounts, expireTime };
+    const { callId: reservationId, principal } = call;
+    const request = { reservationId, principal, tool: call.tool, amounts, expireTime, ancestors: toAncestors(call) };
     await asking("ledger", this.#ledger.reserve(request, askOptions(io)));
   }
 

@@ -27,6 +27,16 @@ export type CallSummary = {
   /** Empty where the caller sent none. */
   readonly idempotencyKey: string;
   readonly createdMs: number;
+  /** The calls it was made by, nearest first; absent for an agent's own call. */
+  readonly ancestors?: readonly Ancestor[];
+};
+
+/** A call whose program made another. */
+export type Ancestor = {
+  readonly callId: string;
+  readonly principal: Principal;
+  readonly tool: string;
+  readonly argumentsHash: string;
 };
 
 export type Amount = { readonly unit: string; readonly value: number };
@@ -43,6 +53,12 @@ export type Decision = {
 export type Obligations = {
   readonly limits: Limits;
   readonly approverGroup: string;
+  /** The only ways out; undefined leaves the manifest's. */
+  readonly egress?: readonly string[];
+  /** Fields that are taken out of what the tool answers. */
+  readonly redact?: readonly string[];
+  /** Who is told that the call was made. */
+  readonly notify?: readonly string[];
   readonly quorum: number;
   readonly approvalTtlMs: number;
 };
@@ -82,7 +98,7 @@ export type Refusal = {
   readonly retryAfterMs?: number;
 };
 
-export const RUN_ENDS = ["exited", "timeout", "cpu", "oom", "killed", "lost"] as const;
+export const RUN_ENDS = ["exited", "timeout", "cpu", "oom", "killed", "lost", "limit"] as const;
 export type RunEnd = (typeof RUN_ENDS)[number];
 
 export type RunResult = {
@@ -109,6 +125,8 @@ export type RunResult = {
     readonly enforced: readonly string[];
     readonly missing: readonly string[];
   };
+  /** The limit that ended it. */
+  readonly limit?: { readonly name: string; readonly allowed: number; readonly used: number };
 };
 
 /** One request of a sandbox through its egress proxy. */
@@ -157,6 +175,11 @@ export type CallView = {
 
 export function summaryOf({ argumentsJson: _, ...summary }: Call): CallSummary {
   return summary;
+}
+
+/** What a loop counts as the same call. */
+export function signatureOf(call: Pick<Call, "tool" | "argumentsHash">): string {
+  return `${call.tool} ${call.argumentsHash}`;
 }
 
 export function streamOf(principal: Pick<Principal, "tenant" | "session">): string {

@@ -15,12 +15,14 @@ import { Ending, priceOf } from "./ending.ts";
 import { Holds, unlessOver } from "./holds.ts";
 import { LiveCall, Waiters } from "./live.ts";
 import { maskResult } from "./mask.ts";
-import type { Call, Decision, Refusal, RunResult } from "./model.ts";
+import { redactResult } from "./measures.ts";
+import type { Call, CallView, Decision, Refusal, RunResult } from "./model.ts";
 import { streamOf } from "./model.ts";
+import { type Asked, maxCallsOf, withCalls } from "./nested.ts";
 import { type Outbox, pause } from "./outbox.ts";
 import { type Question, toApproval } from "./question.ts";
 import { guardRefusal, recordRefusal, serviceDown } from "./refusals.ts";
-import { RUN_SLACK_MS, type Runners, wallMsOf } from "./runners.ts";
+import { RUN_SLACK_MS, type Runners, type RunOutcome, wallMsOf } from "./runners.ts";
 import {
   type Basis,
   glance,
@@ -55,6 +57,8 @@ export type PipelineOptions = {
   readonly mask: Mask;
   readonly outbox: Outbox;
   readonly waiters: Waiters;
+  /** Performs a call that the program of another makes. @throws RpcError for what was refused. */
+  readonly nest: (parent: Work, asked: Asked, signal: AbortSignal) => Promise<CallView>;
   readonly repeatLimit: number;
   /** Aborts when this broker stops: then nothing is waited for any more. */
   readonly stopping: AbortSignal;
@@ -110,6 +114,7 @@ export class Pipeline {
       attempt: newId(),
       labels: [],
       loop: "clear",
+      spent: {},
       ...more,
     };
   }
@@ -205,7 +210,7 @@ export class Pipeline {
       case "run":
         return await this.#run(work, command.decision);
       case "filter":
-        return this.#filter(command.result);
+        return this.#filter(work, command.result);
     }
   }
 
@@ -221,6 +226,7 @@ export class Pipeline {
     );
     work.labels = seen.labels;
     work.loop = seen.loop;
+    work.spent = seen.spent;
     if (seen.foreign) return refused(guardRefusal({ kind: "foreign_session" }));
     if (seen.earlier !== undefined) {
       const { callId, same } = seen.earlier;
@@ -233,12 +239,15 @@ export class Pipeline {
   async #decide(work: Work): Promise<CallEvent> {
     const { call, tool, labels, askedUnder } = work;
     const { pdp, now } = this.#options;
-    const facts = toFacts(call, tool, { labels, loop: work.loop, nowMs: now() });
+    const facts = toFacts(call, tool, { labels, loop: work.loop, spent: work.spent, nowMs: now() });
     const response = await asking("pdp", pdp.decide({ facts }, askOptions(work.io)));
     const decision = fromDecision(response.decision);
     if (askedUnder !== undefined && asksMore(decision, askedUnder))
       return refused(guardRefusal({ kind: "approval_outdated" }));
     work.decision = decision;
+    if (decision.kind === "require_approval" && work.io.asksNobody === true) {
+      return refused(guardRefusal({ kind: "approval_needed", tool: call.tool, reasons: decision.reasons }));
+    }
     return { kind: "decided", decision };
   }
 
@@ -310,12 +319,24 @@ export class Pipeline {
     const run = {
       signal,
       ...trace,
-      onOutput: (stderr: boolean, text: string) => live.output(stderr, this.#options.mask(text)),
+      // Fields can be taken out of a whole answer only, not of pieces as they come.
+      onOutput: (stderr: boolean, text: string) => {
+        if (decision.obligations.redact === undefined) live.output(stderr, this.#options.mask(text));
+      },
     };
-    let outcome = await this.#options.runners.run(call, tool, decision, run);
+    work.decision = decision;
+    const { runners, nest } = this.#options;
+    const once = (): Promise<RunOutcome> =>
+      withCalls(
+        maxCallsOf(tool),
+        signal,
+        (asked, ended) => nest(work, asked, ended),
+        (onCall) => runners.run(call, tool, decision, { ...run, onCall }),
+      );
+    let outcome = await once();
     if (outcome.kind === "lost" && tool.manifest.idempotent && !signal.aborted) {
       live.enter("run", "The first run was lost; the tool is idempotent, so it is run once more.");
-      outcome = await this.#options.runners.run(call, tool, decision, run);
+      outcome = await once();
     }
     switch (outcome.kind) {
       case "ran":
@@ -332,15 +353,16 @@ export class Pipeline {
     }
   }
 
-  #filter(result: RunResult): CallEvent {
-    return { kind: "filtered", result: maskResult(result, this.#options.mask) };
+  #filter({ decision }: Work, result: RunResult): CallEvent {
+    const shown = redactResult(result, decision?.obligations.redact ?? []);
+    return { kind: "filtered", result: maskResult(shown, this.#options.mask) };
   }
 
   #within({ io }: Work): { signal: AbortSignal; deadlineMs?: number } {
     return { signal: io.signal, ...(io.deadlineMs === undefined ? {} : { deadlineMs: io.deadlineMs - 100 }) };
   }
 
-  #logCall({ call, ended }: Work, ms: number): void {
+  #logCall({ call, ended, decision }: Work, ms: number): void {
     const outcome = ended?.progress.kind === "ended" ? ended.progress.outcome : undefined;
     const { tenant, agent, session } = call.principal;
     this.#options.log.info(
@@ -352,6 +374,9 @@ export class Pipeline {
       },
       "call",
     );
+    const notify = decision?.kind === "deny" ? undefined : decision?.obligations.notify;
+    if (notify !== undefined)
+      this.#options.log.warn({ notify, callId: call.callId, tenant, agent, session, tool: call.tool }, "call.notify");
   }
 }
 

@@ -11,6 +11,8 @@ export type CallIo = {
   /** Unix milliseconds. */
   readonly deadlineMs?: number;
   readonly traceParent?: string;
+  /** A call that needs people is refused: who makes it cannot wait. */
+  readonly asksNobody?: boolean;
 };
 
 /** Where a call stands when the shell lets go of it. */
@@ -40,6 +42,7 @@ export type Work = {
   /** As the session was when it was last looked at. */
   labels: readonly string[];
   loop: LoopVerdict;
+  spent: Readonly<Record<string, number>>;
   /** The last one made of it here. */
   decision?: Decision;
   ended?: CallView;

@@ -17,7 +17,10 @@ import type { Policy } from "./load.ts";
 import { parseObligations } from "./obligations.ts";
 import { matchOf, type Weighed } from "./shards.ts";
 
-/** Table tests of a policy: `tests/*.yaml` beside the rules. Each states facts, and what is decided on them. */
+/**
+ * Table tests of a policy: `tests/*.yaml` beside the rules. Each states facts, and what is decided on them. What a test
+ * leaves out is as the file's defaults have it; its arguments are laid over theirs, one by one.
+ */
 
 const toolSchema = z.union([
   z.string().regex(TOOL_NAME, "use dotted lower-case words, e.g. orders.refund"),
@@ -92,7 +95,8 @@ export function parseTests(bundle: Bundle, tools: readonly ToolFacts[], dir = ""
         const line = lineOf(["tests", i]) ?? 0;
         const problem = (field: string, message: string) =>
           problems.push({ file: shown, line, field: `tests.${i}.${field}`, message });
-        const test = parseTest({ ...value.defaults, ...given }, tools, problem);
+        const args = { ...value.defaults.args, ...given.args };
+        const test = parseTest({ ...value.defaults, ...given, args }, tools, problem);
         if (test !== undefined) tests.push({ file: shown, line, ...test });
       }
     } catch (error) {

@@ -1,5 +1,6 @@
 import type { EgressRule } from "../shared/egress.ts";
 import type { Manifest, SandboxSpec, SecretSpec } from "../shared/manifest.ts";
+import type { RpcError } from "../shared/rpc/errors.ts";
 import type { EgressRecord } from "./egress/records.ts";
 
 /** One way to run a call: isolates, containers, builtins. The service checks permits; a backend confines. */
@@ -52,6 +53,8 @@ export type RunSpec = {
   readonly limits: Limits;
   /** Empty: no network. */
   readonly egress: readonly EgressRule[];
+  /** How many calls it was made through; 0 for an agent's own. */
+  readonly depth: number;
   /** By reference. */
   readonly secrets: readonly SecretSpec[];
 };
@@ -73,10 +76,36 @@ export type RunIo = {
   /** As it comes and within the output limit. Must not throw. */
   readonly onOutput: (stream: OutputStream, text: string) => void;
   readonly signal: AbortSignal;
+  /**
+   * Has the broker make a tool call for the program; absent where a program can make none. Never rejects. The signal
+   * aborts when nobody waits any more.
+   */
+  readonly onCall?: (call: ProgramCall, signal: AbortSignal) => Promise<CallAnswer>;
 };
 
+/** A call as a program asked for it: nothing of it has been checked. */
+export type ProgramCall = { readonly tool: string; readonly argumentsJson: string };
+
+export type CallAnswer =
+  /** Empty: the tool returned no value. */
+  { readonly kind: "value"; readonly json: string } | { readonly kind: "error"; readonly error: RpcError };
+
 /** See interlock.v1.RunEnd. */
-export type RunEnd = "exited" | "timeout" | "cpu" | "oom" | "killed" | "lost";
+export type RunEnd = "exited" | "timeout" | "cpu" | "oom" | "killed" | "lost" | "limit";
+
+/** The limit that ended a run, and how much of it was seen to be used. */
+export type LimitHit = {
+  readonly name:
+    | "wall_ms"
+    | "cpu_ms"
+    | "heap_bytes"
+    | "off_heap_bytes"
+    | "output_bytes"
+    | "tool_calls"
+    | "binding_calls";
+  readonly allowed: number;
+  readonly used: number;
+};
 
 export type RunResult = {
   readonly end: RunEnd;
@@ -91,6 +120,7 @@ export type RunResult = {
   readonly error: string;
   readonly usage: Usage;
   readonly enforcement: Enforcement;
+  readonly limit?: LimitHit;
   /** What it asked of the world; absent where it had no way out. */
   readonly egress?: { readonly records: readonly EgressRecord[]; readonly left: number };
 };

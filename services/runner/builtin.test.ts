@@ -18,6 +18,7 @@ function specOf(sandbox: RunSpec["sandbox"], outputBytes = 100): RunSpec {
       egress: [],
       secrets: [],
       argumentsJson: '{"a":"ü"}',
+      depth: 0,
     },
     sandbox,
     limits: { wallMs: 1_000, cpuMs: 1_000, memoryBytes: 8 << 20, outputBytes, pids: 1, egressBytes: 0 },

@@ -67,6 +67,7 @@ it("a good permit says what its call may do", async () => {
     },
     limits: { wallMs: 5, cpuMs: 4, memoryBytes: 3, outputBytes: 2, pids: 1 },
     egress: ["example.com:443"],
+    depth: 0,
   });
 });
 

@@ -116,6 +116,8 @@ export type PermittedCall = {
     readonly pids: number;
   };
   readonly egress: readonly string[];
+  /** How many calls it was made through. */
+  readonly depth: number;
 };
 
 /** How far ahead a permit may expire; also how long a used one is remembered at most. */
@@ -181,6 +183,7 @@ function parsePrincipal(claims: PermitClaims): PermittedCall | undefined {
       pids: limits?.pids ?? 0,
     },
     egress: claims.egress,
+    depth: claims.depth,
   };
 }
 

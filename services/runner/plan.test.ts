@@ -23,7 +23,7 @@ function planOf(call: Partial<PermittedCall>, egress: readonly string[] = []) {
     tool: "test.tool",
     toolDigest: "",
   };
-  return planRun({ ...permitted, limits: NONE, egress: [], ...call }, manifest, '{"a":1}');
+  return planRun({ ...permitted, limits: NONE, egress: [], depth: 0, ...call }, manifest, '{"a":1}');
 }
 
 const MANIFEST = {
@@ -38,7 +38,7 @@ const MANIFEST = {
 it("is the permit's call, with its arguments as they came", () => {
   expect(planOf({})).toEqual({
     ...{ callId: "c1", tenant: "demo", agent: "a1", session: "s1", user: "", tool: "test.tool", impact: "low" },
-    ...{ argumentsJson: '{"a":1}', egress: [], secrets: [] },
+    ...{ argumentsJson: '{"a":1}', egress: [], secrets: [], depth: 0 },
     sandbox: { kind: "builtin", name: "noop" },
     limits: MANIFEST,
   });

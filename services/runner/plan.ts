@@ -20,6 +20,7 @@ export function planRun(call: PermittedCall, manifest: Manifest, argumentsJson: 
     argumentsJson,
     limits: planLimits(call.limits, manifest.limits),
     egress: intersectEgress(permittedEgress(call.egress), parseEgressRules(manifest.egress)),
+    depth: call.depth,
     secrets: manifest.secrets,
   };
 }

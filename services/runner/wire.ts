@@ -12,10 +12,11 @@ const ENDS: Record<RunEnd, WireEnd> = {
   oom: WireEnd.OOM,
   killed: WireEnd.KILLED,
   lost: WireEnd.LOST,
+  limit: WireEnd.LIMIT,
 };
 
 export function toRunResult(result: RunResult): MessageInitShape<typeof RunResultSchema> {
-  const { usage, enforcement, egress } = result;
+  const { usage, enforcement, limit, egress } = result;
   return {
     end: ENDS[result.end],
     exitCode: result.exitCode,
@@ -37,6 +38,9 @@ export function toRunResult(result: RunResult): MessageInitShape<typeof RunResul
       enforced: [...enforcement.enforced],
       missing: [...enforcement.missing],
     },
+    ...(limit === undefined
+      ? {}
+      : { limit: { name: limit.name, allowed: toUint64(limit.allowed), used: toUint64(limit.used) } }),
     egress: (egress?.records ?? []).map(toEgressRecord),
     egressLeftOut: egress?.left ?? 0,
   };

@@ -84,8 +84,13 @@ const runner = z.strictObject({
   id: name.default("runner-1"),
   isolates: z
     .strictObject({
-      workers: z.int().min(1).max(64).default(4).describe("worker processes at most"),
+      workers: z.int().min(1).max(64).default(8).describe("worker processes at most"),
       warm: z.int().min(0).max(64).default(1).describe("worker processes kept ready"),
+      per_tenant: z.int().min(1).max(10_000).default(64).describe("runs of one tenant at once, those that wait too"),
+      require_confinement: z
+        .boolean()
+        .default(false)
+        .describe("refuse to start where a measure that confines workers does not hold"),
     })
     .prefault({}),
   containers: z

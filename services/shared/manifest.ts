@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { parseEgressRule } from "./egress.ts";
 import { canonicalJson, type Json, sha256Hex } from "./json.ts";
-import { TOOL_NAME } from "./names.ts";
+import { TOOL_NAME, TOOL_PATTERN } from "./names.ts";
 import { SECRET_REF } from "./secret-ref.ts";
 
 /**
@@ -39,6 +39,11 @@ const egressRule = z.string().superRefine((rule, context) => {
   const parsed = parseEgressRule(rule);
   if (parsed.kind === "refused") context.addIssue(parsed.why);
 });
+/** Tools called and addresses fetched by one run of a program, unless its manifest says otherwise. */
+export const DEFAULT_MAX_CALLS = 64;
+
+/** Programs above this are refused. */
+export const MAX_CODE_BYTES = 256 << 10;
 
 const httpToken = z.string().regex(/^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$/, "use the characters of an HTTP header's name");
 const target = egressRule.describe("the egress rule it belongs to, letter by letter");
@@ -76,10 +81,37 @@ const RESERVED =
 /** JavaScript run in a V8 isolate: the body of an async function that sees `input` and returns a JSON value. */
 const isolate = z.strictObject({
   kind: z.literal("isolate"),
-  code: text(256 << 10)
-    .optional()
-    .describe("the program; absent when the arguments carry it"),
+  code: text(MAX_CODE_BYTES).optional().describe("the program; absent when a file or the arguments carry it"),
   code_argument: text(64).optional().describe("the argument that carries the program"),
+  code_file: z
+    .string()
+    .regex(/^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\.(js|ts)$/, "name a .js or .ts file beside the manifest")
+    .optional()
+    .describe("a file beside the manifest that defines main(input)"),
+  code_sha256: z
+    .string()
+    .regex(/^[0-9a-f]{64}$/, "give the 64 hex digits that sha256sum prints")
+    .optional()
+    .describe("the SHA-256 of code_file"),
+  jit: z
+    .boolean()
+    .optional()
+    .describe("let V8 make machine code, and offer WebAssembly: faster, and more for a program to attack"),
+  calls: z
+    .array(z.string().regex(TOOL_PATTERN, "name a tool, as orders.lookup, or all of a group of names, as orders.*"))
+    .max(64)
+    .optional()
+    .describe("the tools that the program may call"),
+  max_calls: z
+    .int()
+    .min(1)
+    .max(1000)
+    .optional()
+    .describe("tools called and addresses fetched by one run; 64 unless set"),
+  nested_approval: z
+    .enum(["fail", "wait"])
+    .optional()
+    .describe("what a program does whose call needs a person: be told so (unless set), or wait within its wall clock"),
 });
 
 /** What else than to run a program a session's sandbox can be asked for; the arguments say with which file. */

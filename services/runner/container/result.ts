@@ -63,6 +63,7 @@ function errorOf({ limits }: RunSpec, { end, exitCode, broke }: Ended): string {
     case "killed":
       return "The call was cancelled.";
     case "lost":
+    case "limit": // no limit of a container ends it so
       return broke === "" ? "The sandbox died without saying why." : broke;
   }
 }

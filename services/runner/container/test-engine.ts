@@ -65,6 +65,7 @@ export function specOf(program: Program): RunSpec {
   return {
     ...{ callId: randomUUID(), tenant: "acme", agent: "a-1", session: "s-1", user: "", tool: "test.program" },
     impact: "low",
+    depth: 0,
     egress: parseEgressRules(program.egress ?? []),
     secrets: program.secrets ?? [],
     sandbox: {
