@@ -243,17 +243,8 @@ function specOf(
   more: { readonly lifetime?: "call" | "session" },
 ): RunSpec {
   return {
-    ...{
-      callId: randomUUID(),
-      tenant: "bench",
-      agent: "a",
-      session: "s",
-      user: "",
-      tool: "bench.line",
-      impact: "low",
-      depth: 0,
-    },
-    ...{ argumentsJson: "{}", egress: [], secrets: [] },
+    ...{ callId: randomUUID(), tenant: "bench", agent: "a", session: "s", user: "", tool: "bench.line", impact: "low" },
+    ...{ argumentsJson: "{}", egress: [], secrets: [], depth: 0 },
     sandbox: {
       kind: "container",
       image,

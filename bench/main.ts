@@ -14,8 +14,8 @@ import { formatRows, type Suite } from "./rows.ts";
  */
 const SUITES: Record<string, Suite> = {
   call: runCallSuite,
-  container: runContainerSuite,
   isolate: runIsolateSuite,
+  container: runContainerSuite,
   journal: runJournalSuite,
   policy: runPolicySuite,
 };

@@ -149,8 +149,8 @@ export function fromRunResult(result: WireRunResult): RunResult {
 export function toRunResult(result: RunResult): MessageInitShape<typeof RunResultSchema> {
   const { end, usage, enforcement, limit, egress, ...same } = result;
   return {
-    ...toEgress(egress),
-    ...{ ...same, end: ENDS[end], usage: toUsage(usage), enforcement: toEnforcement(enforcement) },
+    ...{ ...same, ...toEgress(egress), end: ENDS[end] },
+    ...{ usage: toUsage(usage), enforcement: toEnforcement(enforcement) },
     ...(limit === undefined
       ? {}
       : { limit: { name: limit.name, allowed: BigInt(limit.allowed), used: BigInt(limit.used) } }),

@@ -29,6 +29,7 @@ test.each<[path: string, folder: string, want: boolean | "throws"]>([
   ["/data\\..\\etc", "/data", "throws"],
   ["/data/a\u0000.csv", "/data", "throws"],
   ["/data/\ud800", "/data", "throws"],
+  ["/data/".padEnd(5000, "a/"), "/data", "throws"],
 ])("inPath(%j, %j) %s", (path, folder, want) => {
   expect(answer("inPath", path as never, folder as never)).toBe(want);
 });

@@ -48,8 +48,12 @@ export const PLACE_FUNCTIONS: Readonly<Record<string, SafeFunction>> = {
   },
 };
 
+/** PATH_MAX of Linux; what is longer is no path or URL that a tool could use, and would take long to look at. */
+const MAX_TEXT = 4096;
+
 /** `/a/./b//../c` is `/a/c`. @throws ConditionError for what a file system and we could read differently. */
 function normalPath(path: string): string {
+  if (path.length > MAX_TEXT) throw new ConditionError(`the path is longer than ${MAX_TEXT} characters`);
   if (!path.startsWith("/")) throw new ConditionError(`'${shown(path)}' is no absolute path`);
   if (/[\p{Cc}\\%]/u.test(path) || !path.isWellFormed()) {
     throw new ConditionError(`the path '${shown(path)}' has a control character, a backslash or a %`);
@@ -83,6 +87,7 @@ function segmentsFit(path: readonly string[], pattern: readonly string[]): boole
 
 /** The host of a URL or a plain host, in its one spelling. @throws ConditionError for what is none for certain. */
 function normalHost(text: string): string {
+  if (text.length > MAX_TEXT) throw new ConditionError(`the host is longer than ${MAX_TEXT} characters`);
   const host = (text.includes("://") ? hostOfUrl(text) : text).toLowerCase().replace(/\.$/, "");
   if (isIP(host) !== 0) return host;
   const parsed = parseHostName(host);

@@ -19,14 +19,15 @@ const HEAD = "defaults: { tenant: t, agent: a, tool: orders.refund, args: { amou
 const parse = (yaml: string) => parseTests(new Map([["tests/a.yaml", yaml]]), TOOLS);
 
 async function failuresOf(...lines: string[]) {
-  const results = runTests(await policyOf(...RULES), parse(HEAD + lines.map((line) => `  - { ${line} }\n`).join("")));
+  const tests = await parse(HEAD + lines.map((line) => `  - { ${line} }\n`).join(""));
+  const results = await runTests(await policyOf(...RULES), tests);
   return results.map(({ failure }) => failure);
 }
 
-test("every fact can be stated, and what is not is as the defaults have it", () => {
+test("every fact can be stated, and what is not is as the defaults have it", async () => {
   const facts =
     "labels: [private-data], loop: repeating, user: olga, session: s, chain: [orders.lookup], spent: { usd_micros: 7 }, time: 2026-11-24T22:00:00+01:00";
-  const [stated, plain] = parse(
+  const [stated, plain] = await parse(
     `${HEAD}  - { name: A, args: { amount: 6 }, ${facts}, expect: allow }\n  - { name: B, expect: deny }\n`,
   );
   expect(stated?.facts).toMatchObject({
@@ -77,23 +78,24 @@ describe("a malformed test is named by file, line, field and mend", () => {
     ],
     ["name: A, expect: allow, time: noon", /^tests\/a\.yaml:3: tests\.0\.time: write a time such as/],
     ["name: A, expect: allow, labels: [wet]", /^tests\/a\.yaml:3: tests\.0\.labels\.0: /],
-  ])("%s", (line, problem) => {
-    const thrown = (() => {
-      try {
-        return parse(`${HEAD}  - { ${line} }\n`);
-      } catch (error) {
-        return error;
-      }
-    })();
-    expect(thrown).toBeInstanceOf(FileProblems);
-    expect((thrown as FileProblems).message).toMatch(problem);
+  ])("%s", async (line, problem) => {
+    const parsed = parse(`${HEAD}  - { ${line} }\n`);
+    await expect(parsed).rejects.toBeInstanceOf(FileProblems);
+    await expect(parsed).rejects.toThrow(problem);
+  });
+
+  test("a file too long to be read in one go", async () => {
+    await expect(parse(`${HEAD}#${"x".repeat(256 << 10)}`)).rejects.toThrow(
+      /^tests\/a\.yaml: It is longer than 262144 characters/,
+    );
   });
 });
 
 describe("coverage and mutation", () => {
   const cover = async (...lines: string[]) => {
     const policy = await policyOf(...RULES);
-    const results = runTests(policy, parse(HEAD + lines.map((line) => `  - { ${line} }\n`).join("")));
+    const tests = await parse(HEAD + lines.map((line) => `  - { ${line} }\n`).join(""));
+    const results = await runTests(policy, tests);
     const { uncovered, mutants, survivors } = coverageOf(policy, results);
     return { uncovered, mutants, survivors: survivors.map(({ at, change }) => `${at} ${change}`) };
   };

@@ -379,7 +379,7 @@ export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
   messageDesc(file_interlock_v1_types, 8);
 
 /**
- * An amount of one unit: usd_micros, calls, cpu_ms, tokens or egress_bytes.
+ * An amount of one unit: usd_micros, calls, cpu_ms, tokens, egress_bytes, or one that budgets.yaml declares.
  *
  * @generated from message interlock.v1.Amount
  */
