@@ -2,6 +2,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { runCallSuite } from "./call.ts";
+import { runContainerSuite } from "./container.ts";
 import { runIsolateSuite } from "./isolate.ts";
 import { runJournalSuite } from "./journal.ts";
 import { runPolicySuite } from "./policy.ts";
@@ -14,6 +15,7 @@ import { formatRows, type Suite } from "./rows.ts";
 const SUITES: Record<string, Suite> = {
   call: runCallSuite,
   isolate: runIsolateSuite,
+  container: runContainerSuite,
   journal: runJournalSuite,
   policy: runPolicySuite,
 };

@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { DescService } from "@bufbuild/protobuf";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
+import type { Meter } from "@opentelemetry/api";
 import { ApprovalsService } from "../proto/interlock/v1/approvals_pb.ts";
 import { BrokerService } from "../proto/interlock/v1/broker_pb.ts";
 import { LedgerService } from "../proto/interlock/v1/ledger_pb.ts";
@@ -11,6 +12,7 @@ import { startApprovals } from "./approvals/service.ts";
 import { loadCatalog } from "./broker/catalog.ts";
 import { startBroker } from "./broker/service.ts";
 import { loadBudgets } from "./ledger/budgets.ts";
+import { ledgerMetrics } from "./ledger/metrics.ts";
 import { startLedger } from "./ledger/service.ts";
 import { startAuthzen } from "./pdp/authzen-server.ts";
 import { startPdp } from "./pdp/service.ts";
@@ -37,6 +39,7 @@ import { serveNats } from "./shared/rpc/nats-server.ts";
 import { type Service, service } from "./shared/rpc/service.ts";
 import type { Client } from "./shared/rpc/types.ts";
 import { readKeys, readPolicyKeys, readSecrets, readSigner, readTrustedKeys } from "./shared/state-dir.ts";
+import { startTelemetry, type Telemetry } from "./shared/telemetry.ts";
 
 /**
  * The composition root: the only file that knows all five services. It decides which of them this process hosts and
@@ -116,6 +119,7 @@ class Host {
   readonly #hosted = new Map<ServiceName, Service>();
   #journal: Promise<Journal> | undefined;
   #nats: Promise<NatsConnection> | undefined;
+  #telemetry: Promise<Telemetry> | undefined;
 
   constructor(config: Config, options: HostOptions, stack: AsyncDisposableStack) {
     this.#config = config;
@@ -142,7 +146,11 @@ class Host {
         return await this.#startPdp(log, now);
       case "ledger": {
         const budgets = loadBudgets(join(config.policies, "budgets.yaml"));
-        const ledger = await startLedger({ journal: await this.#openJournal(), budgets, now, log });
+        const metrics = await this.#meter();
+        const ledger = await startLedger({
+          ...{ journal: await this.#openJournal(), budgets, now, log },
+          ...(metrics === undefined ? {} : { metrics: ledgerMetrics(metrics) }),
+        });
         return hosted(service(LedgerService, ledger.handlers), ledger);
       }
       case "approvals": {
@@ -244,6 +252,15 @@ class Host {
       return connection;
     });
     return this.#nats;
+  }
+
+  /** Where no figures are collected, none are kept. */
+  async #meter(): Promise<Meter | undefined> {
+    const { telemetry } = this.#config;
+    if (telemetry === undefined) return undefined;
+    const { prometheus, otlp, otlp_every_ms: otlpEveryMs } = telemetry;
+    this.#telemetry ??= startTelemetry({ prometheus, otlp, otlpEveryMs }).then((started) => this.#stack.use(started));
+    return (await this.#telemetry).meter;
   }
 
   #openJournal(): Promise<Journal> {

@@ -114,7 +114,11 @@ export type RunResult = {
     readonly cpuMs: number;
     readonly peakMemoryBytes: number;
     readonly outputBytes: number;
+    /** Absent in records of before there was a way out. */
+    readonly egressBytes?: number;
   };
+  /** What it asked of the world; absent where it asked nothing. */
+  readonly egress?: { readonly records: readonly EgressRecord[]; readonly leftOut: number };
   readonly enforcement: {
     readonly kind: string;
     readonly isolationClass: string;
@@ -123,6 +127,23 @@ export type RunResult = {
   };
   /** The limit that ended it. */
   readonly limit?: { readonly name: string; readonly allowed: number; readonly used: number };
+};
+
+/** One request of a sandbox through its egress proxy. */
+export type EgressRecord = {
+  readonly id: string;
+  readonly atMs: number;
+  readonly kind: string;
+  readonly host: string;
+  readonly port: number;
+  readonly method: string;
+  readonly path: string;
+  readonly rule: string;
+  readonly refused: string;
+  readonly status: number;
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+  readonly durationMs: number;
 };
 
 /** How a call ended. */

@@ -273,7 +273,7 @@ export class Pipeline {
     const { call, tool, labels } = work;
     const { sessions, now } = this.#options;
     const expiresMs = now() + approvalMs(decision);
-    const begun = { call, decision, price: priceOf(tool), basis: this.#basis(work) };
+    const begun = { call, decision, price: priceOf(work), basis: this.#basis(work) };
     // Recorded before people are asked: what they answer must find its call after any crash.
     const recorded = await sessions.execute(
       streamOf(call.principal),
@@ -300,7 +300,7 @@ export class Pipeline {
   async #admission(work: Work, decision: Decision): Promise<CallEvent> {
     const { call, tool, attempt } = work;
     const { sessions, now } = this.#options;
-    const begun = { call, decision, price: work.price ?? priceOf(tool), basis: this.#basis(work) };
+    const begun = { call, decision, price: priceOf(work), basis: this.#basis(work) };
     const deadlineMs = now() + wallMsOf(tool, decision) + RUN_SLACK_MS;
     const replaces = work.replaces === undefined ? {} : { replaces: work.replaces };
     const command: SessionCommand = { kind: "admit", attempt, deadlineMs, ...begun, ...replaces };

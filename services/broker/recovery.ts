@@ -155,6 +155,7 @@ const GONE: Tool = {
   },
   json: "",
   digest: "",
+  models: {},
   problemOf: () => undefined,
 };
 

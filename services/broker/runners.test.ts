@@ -22,7 +22,7 @@ const MANIFEST = manifestSchema.parse({
   sandbox: { kind: "builtin", name: "noop" },
   limits: { wall_ms: 2_000 },
 });
-const TOOL: Tool = { manifest: MANIFEST, ...canonicalManifest(MANIFEST), problemOf: () => undefined };
+const TOOL: Tool = { manifest: MANIFEST, ...canonicalManifest(MANIFEST), models: {}, problemOf: () => undefined };
 const CALL = callOf({ toolDigest: TOOL.digest });
 const SIGNER = signerFromPem(newSigningKeyPem());
 

@@ -21,12 +21,12 @@ import { Calls } from "./calls.ts";
 import type { Catalog, Tool } from "./catalog.ts";
 import { switchAgainst } from "./control.ts";
 import { declare } from "./declarations.ts";
-import { priceOf } from "./ending.ts";
 import { Waiters } from "./live.ts";
 import { mayCall } from "./nested.ts";
 import { OpenCalls } from "./open-calls.ts";
 import { Outbox } from "./outbox.ts";
 import { Pipeline } from "./pipeline.ts";
+import { listedPrice } from "./price.ts";
 import { type Place, parsePlace, Records } from "./records.ts";
 import { Recovery } from "./recovery.ts";
 import { serviceDown } from "./refusals.ts";
@@ -93,7 +93,7 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     ...{ journal, pipeline, recovery, waiters, outbox, now, log },
     charge: ({ callId, call, charged }) => {
       const { tenant } = call.principal;
-      const request = { tenant, reservationId: callId, amounts: charged.map(toAmount) };
+      const request = { tenant, reservationId: callId, amounts: charged.map(toAmount), late: true };
       outbox.send(`charge ${callId}`, () => ledger.commit(request, { deadlineMs: Date.now() + 2_500 }));
     },
   });
@@ -232,7 +232,7 @@ function toTool(tool: Tool, needsApproval: boolean): MessageInitShape<typeof Too
     description: manifest.description,
     argumentsSchemaJson: JSON.stringify(manifest.arguments),
     needsApproval,
-    price: priceOf(tool).map(toAmount),
+    price: listedPrice(tool).map(toAmount),
   };
 }
 

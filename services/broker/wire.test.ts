@@ -257,7 +257,7 @@ test("policy is shown the principal, the manifest, the arguments, the labels, th
     arguments: { type: "object" },
     sandbox: { kind: "builtin", name: "noop" },
   });
-  const tool = { manifest, ...canonicalManifest(manifest), problemOf: () => undefined };
+  const tool = { manifest, ...canonicalManifest(manifest), models: {}, problemOf: () => undefined };
   const seen = { labels: ["private-data"], loop: "repeating", nowMs: NOW_MS } as const;
   expect(create(FactsSchema, toFacts(callOf(), tool, seen))).toMatchObject({
     principal: PRINCIPAL,

@@ -20,6 +20,7 @@ import { Code, type CodeName, RpcError } from "../shared/rpc/errors.ts";
 import { toStatus } from "../shared/rpc/status.ts";
 import type { SignedBytes } from "../shared/signing.ts";
 import type { Tool } from "./catalog.ts";
+import { fromEgress, toEgress } from "./egress-wire.ts";
 import type { ProgressEvent } from "./live.ts";
 import type { LoopVerdict as Verdict } from "./loops.ts";
 import { fromMeasures, toMeasures, unknownIn } from "./measures.ts";
@@ -130,7 +131,9 @@ export function fromRunResult(result: WireRunResult): RunResult {
       cpuMs: Number(usage?.cpuMs ?? 0n),
       peakMemoryBytes: Number(usage?.peakMemoryBytes ?? 0n),
       outputBytes: Number(usage?.outputBytes ?? 0n),
+      ...(usage === undefined || usage.egressBytes === 0n ? {} : { egressBytes: Number(usage.egressBytes) }),
     },
+    ...fromEgress(result),
     enforcement: {
       kind: enforcement?.kind ?? "",
       isolationClass: enforcement?.isolationClass ?? "",
@@ -144,21 +147,23 @@ export function fromRunResult(result: WireRunResult): RunResult {
 }
 
 export function toRunResult(result: RunResult): MessageInitShape<typeof RunResultSchema> {
-  const { end, usage, enforcement, limit, ...same } = result;
+  const { end, usage, enforcement, limit, egress, ...same } = result;
   return {
-    ...{ ...same, end: ENDS[end], usage: toUsage(usage), enforcement: toEnforcement(enforcement) },
+    ...{ ...same, ...toEgress(egress), end: ENDS[end] },
+    ...{ usage: toUsage(usage), enforcement: toEnforcement(enforcement) },
     ...(limit === undefined
       ? {}
       : { limit: { name: limit.name, allowed: BigInt(limit.allowed), used: BigInt(limit.used) } }),
   };
 }
 
-function toUsage({ wallMs, cpuMs, peakMemoryBytes, outputBytes }: RunResult["usage"]) {
+function toUsage({ wallMs, cpuMs, peakMemoryBytes, outputBytes, egressBytes = 0 }: RunResult["usage"]) {
   return {
     wallMs: BigInt(wallMs),
     cpuMs: BigInt(cpuMs),
     peakMemoryBytes: BigInt(peakMemoryBytes),
     outputBytes: BigInt(outputBytes),
+    egressBytes: BigInt(egressBytes),
   };
 }
 

@@ -132,6 +132,15 @@ const runner = z.strictObject({
   max_concurrent: z.int().min(1).max(10_000).default(256),
 });
 
+const telemetry = z.strictObject({
+  prometheus: hostPort.optional().describe("where /metrics is served; keep it on a network of your own"),
+  otlp: z
+    .url({ protocol: /^https?$/, error: "begin with http:// or https://" })
+    .optional()
+    .describe("a collector's OTLP/HTTP endpoint for metrics, as http://127.0.0.1:4318/v1/metrics"),
+  otlp_every_ms: z.int().min(100).max(3_600_000).default(15_000),
+});
+
 export const configSchema = z.strictObject({
   listen: hostPort.default("127.0.0.1:7443"),
   tls: tls.optional(),
@@ -152,6 +161,7 @@ export const configSchema = z.strictObject({
     .strictObject({ exact_repeat_limit: z.int().min(1).max(1000).default(3) })
     .prefault({})
     .describe("the same call, in a row, at most this often"),
+  telemetry: telemetry.optional().describe("figures for Prometheus, or for an OpenTelemetry collector"),
   max_message_bytes: bytes.max(64 << 20).default(4 << 20),
   log_level: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
 });

@@ -2,6 +2,7 @@ import { z } from "zod";
 import { parseEgressRule } from "./egress.ts";
 import { canonicalJson, type Json, sha256Hex } from "./json.ts";
 import { TOOL_NAME, TOOL_PATTERN } from "./names.ts";
+import { priceSchema } from "./price.ts";
 import { SECRET_REF } from "./secret-ref.ts";
 
 /**
@@ -178,13 +179,7 @@ export const manifestSchema = z
       .max(16)
       .default([])
       .describe("credentials by reference; the tool itself never sees one it is lent"),
-    price: z
-      .partialRecord(
-        z.enum(["usd_micros", "calls", "cpu_ms", "tokens", "egress_bytes"]),
-        z.int().min(0).max(Number.MAX_SAFE_INTEGER),
-      )
-      .default({})
-      .describe("what a call is expected to cost; one call is always counted"),
+    price: priceSchema.default({}).describe("what a call is expected to cost; one call is always counted"),
   })
   .superRefine(({ secrets, egress, sandbox }, context) => {
     for (const [index, { to }] of secrets.entries()) {

@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file interlock/v1/types.proto.
  */
 export const file_interlock_v1_types: GenFile = /*@__PURE__*/
-  fileDesc("ChhpbnRlcmxvY2svdjEvdHlwZXMucHJvdG8SDGludGVybG9jay52MSJJCglQcmluY2lwYWwSDgoGdGVuYW50GAEgASgJEg0KBWFnZW50GAIgASgJEg8KB3Nlc3Npb24YAyABKAkSDAoEdXNlchgEIAEoCSIrCgdDYWxsUmVmEg8KB3Nlc3Npb24YASABKAkSDwoHY2FsbF9pZBgCIAEoCSJoCghBbmNlc3RvchIiCgNyZWYYASABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZhIqCglwcmluY2lwYWwYAiABKAsyFy5pbnRlcmxvY2sudjEuUHJpbmNpcGFsEgwKBHRvb2wYAyABKAkigQEKCVRvb2xGYWN0cxIMCgRuYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSDgoGZGlnZXN0GAMgASgJEiQKBmltcGFjdBgEIAEoDjIULmludGVybG9jay52MS5JbXBhY3QSDwoHZWZmZWN0cxgFIAMoCRIOCgZncm91cHMYBiADKAkipQIKBUZhY3RzEioKCXByaW5jaXBhbBgBIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwSJQoEdG9vbBgCIAEoCzIXLmludGVybG9jay52MS5Ub29sRmFjdHMSFgoOYXJndW1lbnRzX2pzb24YAyABKAkSDgoGbGFiZWxzGAQgAygJEicKBGxvb3AYBSABKA4yGS5pbnRlcmxvY2sudjEuTG9vcFZlcmRpY3QSKAoEdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKQoJYW5jZXN0b3JzGAcgAygLMhYuaW50ZXJsb2NrLnYxLkFuY2VzdG9yEiMKBXNwZW50GAggAygLMhQuaW50ZXJsb2NrLnYxLkFtb3VudCKeAQoIRGVjaXNpb24SKAoEa2luZBgBIAEoDjIaLmludGVybG9jay52MS5EZWNpc2lvbktpbmQSDwoHcmVhc29ucxgCIAMoCRIVCg1tYXRjaGVkX3J1bGVzGAMgAygJEi4KC29ibGlnYXRpb25zGAQgASgLMhkuaW50ZXJsb2NrLnYxLk9ibGlnYXRpb25zEhAKCHJldmlzaW9uGAUgASgJItABCgtPYmxpZ2F0aW9ucxIkCgZsaW1pdHMYASABKAsyFC5pbnRlcmxvY2sudjEuTGltaXRzEhYKDmFwcHJvdmVyX2dyb3VwGAIgASgJEg4KBnF1b3J1bRgDIAEoDRIXCg9hcHByb3ZhbF90dGxfbXMYBCABKAQSKQoGZWdyZXNzGAogASgLMhkuaW50ZXJsb2NrLnYxLkVncmVzc1J1bGVzEg4KBnJlZGFjdBgLIAMoCRIOCgZub3RpZnkYDCADKAkSDwoHaW1wb3NlZBgPIAMoCSIcCgtFZ3Jlc3NSdWxlcxINCgVydWxlcxgBIAMoCSJjCgZMaW1pdHMSDwoHd2FsbF9tcxgBIAEoBBIOCgZjcHVfbXMYAiABKAQSFAoMbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBBIMCgRwaWRzGAUgASgNIiUKBkFtb3VudBIMCgR1bml0GAEgASgJEg0KBXZhbHVlGAIgASgDIlkKBVVzYWdlEg8KB3dhbGxfbXMYASABKAQSDgoGY3B1X21zGAIgASgEEhkKEXBlYWtfbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBCI3CghMaW1pdEhpdBIMCgRuYW1lGAEgASgJEg8KB2FsbG93ZWQYAiABKAQSDAoEdXNlZBgDIAEoBCJXCgtFbmZvcmNlbWVudBIMCgRraW5kGAEgASgJEhcKD2lzb2xhdGlvbl9jbGFzcxgCIAEoCRIQCghlbmZvcmNlZBgDIAMoCRIPCgdtaXNzaW5nGAQgAygJIpMCCglSdW5SZXN1bHQSIQoDZW5kGAEgASgOMhQuaW50ZXJsb2NrLnYxLlJ1bkVuZBIRCglleGl0X2NvZGUYAiABKAUSEwoLcmVzdWx0X2pzb24YAyABKAkSDgoGc3Rkb3V0GAQgASgJEg4KBnN0ZGVychgFIAEoCRIRCgl0cnVuY2F0ZWQYBiABKAgSDQoFZXJyb3IYByABKAkSIgoFdXNhZ2UYCCABKAsyEy5pbnRlcmxvY2sudjEuVXNhZ2USLgoLZW5mb3JjZW1lbnQYCSABKAsyGS5pbnRlcmxvY2sudjEuRW5mb3JjZW1lbnQSJQoFbGltaXQYCiABKAsyFi5pbnRlcmxvY2sudjEuTGltaXRIaXQiPAoGU2lnbmVkEg8KB3BheWxvYWQYASABKAwSEQoJc2lnbmF0dXJlGAIgASgMEg4KBmtleV9pZBgDIAEoCSpUCgZJbXBhY3QSFgoSSU1QQUNUX1VOU1BFQ0lGSUVEEAASDgoKSU1QQUNUX0xPVxABEhEKDUlNUEFDVF9NRURJVU0QAhIPCgtJTVBBQ1RfSElHSBADKnkKC0xvb3BWZXJkaWN0EhwKGExPT1BfVkVSRElDVF9VTlNQRUNJRklFRBAAEhYKEkxPT1BfVkVSRElDVF9DTEVBUhABEhoKFkxPT1BfVkVSRElDVF9SRVBFQVRJTkcQAhIYChRMT09QX1ZFUkRJQ1RfU1RPUFBFRBADKoIBCgxEZWNpc2lvbktpbmQSHQoZREVDSVNJT05fS0lORF9VTlNQRUNJRklFRBAAEhcKE0RFQ0lTSU9OX0tJTkRfQUxMT1cQARIWChJERUNJU0lPTl9LSU5EX0RFTlkQAhIiCh5ERUNJU0lPTl9LSU5EX1JFUVVJUkVfQVBQUk9WQUwQAyqlAQoGUnVuRW5kEhcKE1JVTl9FTkRfVU5TUEVDSUZJRUQQABISCg5SVU5fRU5EX0VYSVRFRBABEhMKD1JVTl9FTkRfVElNRU9VVBACEg8KC1JVTl9FTkRfQ1BVEAMSDwoLUlVOX0VORF9PT00QBBISCg5SVU5fRU5EX0tJTExFRBAFEhAKDFJVTl9FTkRfTE9TVBAGEhEKDVJVTl9FTkRfTElNSVQQB2IGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("ChhpbnRlcmxvY2svdjEvdHlwZXMucHJvdG8SDGludGVybG9jay52MSJJCglQcmluY2lwYWwSDgoGdGVuYW50GAEgASgJEg0KBWFnZW50GAIgASgJEg8KB3Nlc3Npb24YAyABKAkSDAoEdXNlchgEIAEoCSIrCgdDYWxsUmVmEg8KB3Nlc3Npb24YASABKAkSDwoHY2FsbF9pZBgCIAEoCSJoCghBbmNlc3RvchIiCgNyZWYYASABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZhIqCglwcmluY2lwYWwYAiABKAsyFy5pbnRlcmxvY2sudjEuUHJpbmNpcGFsEgwKBHRvb2wYAyABKAkigQEKCVRvb2xGYWN0cxIMCgRuYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSDgoGZGlnZXN0GAMgASgJEiQKBmltcGFjdBgEIAEoDjIULmludGVybG9jay52MS5JbXBhY3QSDwoHZWZmZWN0cxgFIAMoCRIOCgZncm91cHMYBiADKAkipQIKBUZhY3RzEioKCXByaW5jaXBhbBgBIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwSJQoEdG9vbBgCIAEoCzIXLmludGVybG9jay52MS5Ub29sRmFjdHMSFgoOYXJndW1lbnRzX2pzb24YAyABKAkSDgoGbGFiZWxzGAQgAygJEicKBGxvb3AYBSABKA4yGS5pbnRlcmxvY2sudjEuTG9vcFZlcmRpY3QSKAoEdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKQoJYW5jZXN0b3JzGAcgAygLMhYuaW50ZXJsb2NrLnYxLkFuY2VzdG9yEiMKBXNwZW50GAggAygLMhQuaW50ZXJsb2NrLnYxLkFtb3VudCKeAQoIRGVjaXNpb24SKAoEa2luZBgBIAEoDjIaLmludGVybG9jay52MS5EZWNpc2lvbktpbmQSDwoHcmVhc29ucxgCIAMoCRIVCg1tYXRjaGVkX3J1bGVzGAMgAygJEi4KC29ibGlnYXRpb25zGAQgASgLMhkuaW50ZXJsb2NrLnYxLk9ibGlnYXRpb25zEhAKCHJldmlzaW9uGAUgASgJItABCgtPYmxpZ2F0aW9ucxIkCgZsaW1pdHMYASABKAsyFC5pbnRlcmxvY2sudjEuTGltaXRzEhYKDmFwcHJvdmVyX2dyb3VwGAIgASgJEg4KBnF1b3J1bRgDIAEoDRIXCg9hcHByb3ZhbF90dGxfbXMYBCABKAQSKQoGZWdyZXNzGAogASgLMhkuaW50ZXJsb2NrLnYxLkVncmVzc1J1bGVzEg4KBnJlZGFjdBgLIAMoCRIOCgZub3RpZnkYDCADKAkSDwoHaW1wb3NlZBgPIAMoCSIcCgtFZ3Jlc3NSdWxlcxINCgVydWxlcxgBIAMoCSJjCgZMaW1pdHMSDwoHd2FsbF9tcxgBIAEoBBIOCgZjcHVfbXMYAiABKAQSFAoMbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBBIMCgRwaWRzGAUgASgNIiUKBkFtb3VudBIMCgR1bml0GAEgASgJEg0KBXZhbHVlGAIgASgDIm8KBVVzYWdlEg8KB3dhbGxfbXMYASABKAQSDgoGY3B1X21zGAIgASgEEhkKEXBlYWtfbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBBIUCgxlZ3Jlc3NfYnl0ZXMYBSABKAQi/AEKDEVncmVzc1JlY29yZBIKCgJpZBgBIAEoCRIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRraW5kGAMgASgJEgwKBGhvc3QYBCABKAkSDAoEcG9ydBgFIAEoDRIOCgZtZXRob2QYBiABKAkSDAoEcGF0aBgHIAEoCRIMCgRydWxlGAggASgJEg8KB3JlZnVzZWQYCSABKAkSDgoGc3RhdHVzGAogASgNEhIKCmJ5dGVzX3NlbnQYCyABKAQSFgoOYnl0ZXNfcmVjZWl2ZWQYDCABKAQSEwoLZHVyYXRpb25fbXMYDSABKAQiNwoITGltaXRIaXQSDAoEbmFtZRgBIAEoCRIPCgdhbGxvd2VkGAIgASgEEgwKBHVzZWQYAyABKAQiVwoLRW5mb3JjZW1lbnQSDAoEa2luZBgBIAEoCRIXCg9pc29sYXRpb25fY2xhc3MYAiABKAkSEAoIZW5mb3JjZWQYAyADKAkSDwoHbWlzc2luZxgEIAMoCSLYAgoJUnVuUmVzdWx0EiEKA2VuZBgBIAEoDjIULmludGVybG9jay52MS5SdW5FbmQSEQoJZXhpdF9jb2RlGAIgASgFEhMKC3Jlc3VsdF9qc29uGAMgASgJEg4KBnN0ZG91dBgEIAEoCRIOCgZzdGRlcnIYBSABKAkSEQoJdHJ1bmNhdGVkGAYgASgIEg0KBWVycm9yGAcgASgJEiIKBXVzYWdlGAggASgLMhMuaW50ZXJsb2NrLnYxLlVzYWdlEi4KC2VuZm9yY2VtZW50GAkgASgLMhkuaW50ZXJsb2NrLnYxLkVuZm9yY2VtZW50EiUKBWxpbWl0GAogASgLMhYuaW50ZXJsb2NrLnYxLkxpbWl0SGl0EioKBmVncmVzcxgLIAMoCzIaLmludGVybG9jay52MS5FZ3Jlc3NSZWNvcmQSFwoPZWdyZXNzX2xlZnRfb3V0GAwgASgNIjwKBlNpZ25lZBIPCgdwYXlsb2FkGAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDBIOCgZrZXlfaWQYAyABKAkqVAoGSW1wYWN0EhYKEklNUEFDVF9VTlNQRUNJRklFRBAAEg4KCklNUEFDVF9MT1cQARIRCg1JTVBBQ1RfTUVESVVNEAISDwoLSU1QQUNUX0hJR0gQAyp5CgtMb29wVmVyZGljdBIcChhMT09QX1ZFUkRJQ1RfVU5TUEVDSUZJRUQQABIWChJMT09QX1ZFUkRJQ1RfQ0xFQVIQARIaChZMT09QX1ZFUkRJQ1RfUkVQRUFUSU5HEAISGAoUTE9PUF9WRVJESUNUX1NUT1BQRUQQAyqCAQoMRGVjaXNpb25LaW5kEh0KGURFQ0lTSU9OX0tJTkRfVU5TUEVDSUZJRUQQABIXChNERUNJU0lPTl9LSU5EX0FMTE9XEAESFgoSREVDSVNJT05fS0lORF9ERU5ZEAISIgoeREVDSVNJT05fS0lORF9SRVFVSVJFX0FQUFJPVkFMEAMqpQEKBlJ1bkVuZBIXChNSVU5fRU5EX1VOU1BFQ0lGSUVEEAASEgoOUlVOX0VORF9FWElURUQQARITCg9SVU5fRU5EX1RJTUVPVVQQAhIPCgtSVU5fRU5EX0NQVRADEg8KC1JVTl9FTkRfT09NEAQSEgoOUlVOX0VORF9LSUxMRUQQBRIQCgxSVU5fRU5EX0xPU1QQBhIRCg1SVU5fRU5EX0xJTUlUEAdiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
  * Who asks. Names match [A-Za-z0-9][A-Za-z0-9_-]{0,63}.
@@ -379,7 +379,7 @@ export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
   messageDesc(file_interlock_v1_types, 8);
 
 /**
- * An amount of one unit: usd_micros, calls, cpu_ms, tokens or egress_bytes.
+ * An amount of one unit: usd_micros, calls, cpu_ms, tokens, egress_bytes, or one that budgets.yaml declares.
  *
  * @generated from message interlock.v1.Amount
  */
@@ -427,6 +427,13 @@ export type Usage = Message<"interlock.v1.Usage"> & {
    * @generated from field: uint64 output_bytes = 4;
    */
   outputBytes: bigint;
+
+  /**
+   * Through the egress proxy, both ways together.
+   *
+   * @generated from field: uint64 egress_bytes = 5;
+   */
+  egressBytes: bigint;
 };
 
 /**
@@ -435,6 +442,95 @@ export type Usage = Message<"interlock.v1.Usage"> & {
  */
 export const UsageSchema: GenMessage<Usage> = /*@__PURE__*/
   messageDesc(file_interlock_v1_types, 10);
+
+/**
+ * One request of a sandbox to the world, and what came of it. Never a query, a header or a body.
+ *
+ * @generated from message interlock.v1.EgressRecord
+ */
+export type EgressRecord = Message<"interlock.v1.EgressRecord"> & {
+  /**
+   * Also in the answer to a refused request.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp time = 2;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * connect: a tunnel that is not read. http: a request that is.
+   *
+   * @generated from field: string kind = 3;
+   */
+  kind: string;
+
+  /**
+   * @generated from field: string host = 4;
+   */
+  host: string;
+
+  /**
+   * @generated from field: uint32 port = 5;
+   */
+  port: number;
+
+  /**
+   * @generated from field: string method = 6;
+   */
+  method: string;
+
+  /**
+   * @generated from field: string path = 7;
+   */
+  path: string;
+
+  /**
+   * The rule that allowed it. Empty where none did.
+   *
+   * @generated from field: string rule = 8;
+   */
+  rule: string;
+
+  /**
+   * Why not, in UPPER_SNAKE. Empty where it went through.
+   *
+   * @generated from field: string refused = 9;
+   */
+  refused: string;
+
+  /**
+   * The answer's. 0 where there was none, or none that is read.
+   *
+   * @generated from field: uint32 status = 10;
+   */
+  status: number;
+
+  /**
+   * @generated from field: uint64 bytes_sent = 11;
+   */
+  bytesSent: bigint;
+
+  /**
+   * @generated from field: uint64 bytes_received = 12;
+   */
+  bytesReceived: bigint;
+
+  /**
+   * @generated from field: uint64 duration_ms = 13;
+   */
+  durationMs: bigint;
+};
+
+/**
+ * Describes the message interlock.v1.EgressRecord.
+ * Use `create(EgressRecordSchema)` to create a new message.
+ */
+export const EgressRecordSchema: GenMessage<EgressRecord> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_types, 11);
 
 /**
  * The limit that ended a run.
@@ -467,7 +563,7 @@ export type LimitHit = Message<"interlock.v1.LimitHit"> & {
  * Use `create(LimitHitSchema)` to create a new message.
  */
 export const LimitHitSchema: GenMessage<LimitHit> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 11);
+  messageDesc(file_interlock_v1_types, 12);
 
 /**
  * What really confined a run. Policy may demand a minimum.
@@ -509,7 +605,7 @@ export type Enforcement = Message<"interlock.v1.Enforcement"> & {
  * Use `create(EnforcementSchema)` to create a new message.
  */
 export const EnforcementSchema: GenMessage<Enforcement> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 12);
+  messageDesc(file_interlock_v1_types, 13);
 
 /**
  * @generated from message interlock.v1.RunResult
@@ -572,6 +668,20 @@ export type RunResult = Message<"interlock.v1.RunResult"> & {
    * @generated from field: interlock.v1.LimitHit limit = 10;
    */
   limit?: LimitHit | undefined;
+
+  /**
+   * What it asked of the world: the first hundred requests.
+   *
+   * @generated from field: repeated interlock.v1.EgressRecord egress = 11;
+   */
+  egress: EgressRecord[];
+
+  /**
+   * How many more there were.
+   *
+   * @generated from field: uint32 egress_left_out = 12;
+   */
+  egressLeftOut: number;
 };
 
 /**
@@ -579,7 +689,7 @@ export type RunResult = Message<"interlock.v1.RunResult"> & {
  * Use `create(RunResultSchema)` to create a new message.
  */
 export const RunResultSchema: GenMessage<RunResult> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 13);
+  messageDesc(file_interlock_v1_types, 14);
 
 /**
  * Bytes and the Ed25519 signature over exactly those bytes.
@@ -610,7 +720,7 @@ export type Signed = Message<"interlock.v1.Signed"> & {
  * Use `create(SignedSchema)` to create a new message.
  */
 export const SignedSchema: GenMessage<Signed> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 14);
+  messageDesc(file_interlock_v1_types, 15);
 
 /**
  * @generated from enum interlock.v1.Impact
