@@ -192,7 +192,7 @@ class Host {
       catalog: loadCatalog(join(config.policies, "tools")),
       signer,
       secrets: readSecrets(config),
-      loops: { exactRepeatLimit: config.loops.exact_repeat_limit },
+      loops: config.loops,
       now,
       newId,
       log,

@@ -12,9 +12,8 @@ import {
   rerun,
   resume,
   type Step,
-  signatureOf,
 } from "./call.ts";
-import { ALLOW, ASK, callOf, DENY, refusalOf, resultOf } from "./fixture.ts";
+import { ALLOW, ASK, DENY, refusalOf, resultOf } from "./fixture.ts";
 import { type RunResult, STAGES, type Stage } from "./model.ts";
 
 const HELD: Held = { decision: undefined, reserved: false, approved: false, asked: false, mayHaveRun: false };
@@ -213,13 +212,6 @@ test("a denial carries policy's reasons, rules and revision", () => {
 test("a denial without a reason says that no rule allows it", () => {
   const { command } = advance(at("decide", HELD), { kind: "decided", decision: { ...DENY, reasons: [] } });
   expect(command).toMatchObject({ outcome: { refusal: { message: "No rule allows it." } } });
-});
-
-test("the same call is the same tool with the same arguments", () => {
-  const call = callOf();
-  expect(signatureOf(callOf({ callId: "other", idempotencyKey: "k" }))).toBe(signatureOf(call));
-  expect(signatureOf(callOf({ tool: "orders.refund" }))).not.toBe(signatureOf(call));
-  expect(signatureOf(callOf({ argumentsJson: "{}" }))).not.toBe(signatureOf(call));
 });
 
 describe("any walk", () => {

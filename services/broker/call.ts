@@ -1,4 +1,4 @@
-import type { Call, Decision, Outcome, Refusal, RunResult, Stage } from "./model.ts";
+import type { Decision, Outcome, Refusal, RunResult, Stage } from "./model.ts";
 
 /**
  * The life of a call, whole: which stage follows which, every early exit, and what each exit undoes.
@@ -229,9 +229,4 @@ function active(at: Stage, held: Held, command: CallCommand): Step {
 function withDecision(held: Held, event: CallEvent): Decision {
   if (held.decision === undefined) throw new Error(`a call without a decision cannot go on by ${event.kind}`);
   return held.decision;
-}
-
-/** What a loop counts as the same call. */
-export function signatureOf(call: Pick<Call, "tool" | "argumentsHash">): string {
-  return `${call.tool} ${call.argumentsHash}`;
 }

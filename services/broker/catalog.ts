@@ -71,6 +71,11 @@ function loadTool(file: string): Tool {
   ) {
     throw problem(["sandbox"], "Give the program by exactly one of code and code_argument.");
   }
+  const properties = manifest.arguments["properties"] ?? {};
+  const unknown = manifest.loops?.ignore.find((name) => !Object.hasOwn(properties as object, name));
+  if (unknown !== undefined) {
+    throw problem(["loops", "ignore"], `Remove ${unknown}: it is no argument of this tool.`);
+  }
   // One Ajv for each tool: a schema's $id and definitions are its own and cannot change another's.
   const ajv = addFormats.default(new Ajv2020({ strict: true, allErrors: false, allowUnionTypes: true }));
   let validate: ValidateFunction;

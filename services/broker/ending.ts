@@ -7,6 +7,7 @@ import type { Client } from "../shared/rpc/types.ts";
 import type { Signer } from "../shared/signing.ts";
 import type { CallCommand, CallEvent, Undo } from "./call.ts";
 import type { Tool } from "./catalog.ts";
+import { hasFailed, resultKeyOf } from "./guard/signature.ts";
 import type { Waiters } from "./live.ts";
 import { type Amount, type Outcome, streamOf, summaryOf } from "./model.ts";
 import type { Outbox } from "./outbox.ts";
@@ -50,14 +51,22 @@ export class Ending {
     const { sessions, signer, outbox, waiters, now, log } = this.#options;
     const { outcome, undo, decision } = command;
     const charged = undo.hold === "charge" ? chargeOf(work.price ?? priceOf(tool), outcome) : [];
-    const ended = { outcome, charged, endMs: now() };
+    const ended = { outcome, charged, endMs: now(), ...warningsOf(work) };
     const view = { call: summaryOf(call), decision };
     const receipt = toSignedText(await signer.sign("receipt", receiptBytes(view, ended)));
     work.ended = { ...view, progress: { kind: "ended", ...ended, receipt } };
     const ran = undo.hold === "charge";
     const attempts = work.replaces === undefined ? [work.attempt] : [work.attempt, work.replaces];
     const addLabels = ran ? tool.manifest.labels : [];
-    const record: SessionCommand = { kind: "end", ...view, ...ended, receipt, attempts, addLabels };
+    const record: SessionCommand = {
+      kind: "end",
+      ...view,
+      ...ended,
+      ...resultOf(outcome),
+      receipt,
+      attempts,
+      addLabels,
+    };
     const stream = streamOf(call.principal);
     if (ran) this.undo(work, undo, charged);
     try {
@@ -105,6 +114,16 @@ export function priceOf(tool: Tool): Amount[] {
   const { calls = 1, ...others } = tool.manifest.price;
   const amounts = Object.entries(others).map(([unit, value]) => ({ unit, value: value ?? 0 }));
   return [{ unit: "calls", value: calls }, ...amounts];
+}
+
+function resultOf(outcome: Outcome): { readonly result?: { readonly key: string; readonly failed: boolean } } {
+  const result = "result" in outcome ? outcome.result : undefined;
+  return result === undefined ? {} : { result: { key: resultKeyOf(result), failed: hasFailed(result) } };
+}
+
+/** Said once, with the call that was let through in spite of it. */
+function warningsOf({ loop }: Work): { readonly warnings?: readonly string[] } {
+  return loop.level === "warned" || loop.level === "ask" ? { warnings: [loop.message] } : {};
 }
 
 /** The estimate, and what was measured where it was. A run whose end is lost costs what was expected. */

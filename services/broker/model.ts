@@ -1,3 +1,5 @@
+import type { Signature } from "./guard/signature.ts";
+
 /**
  * The broker's own words for a call, as its record keeps them: plain JSON values, so that what is decided on, recorded
  * and read back is one and the same. Amounts are whole units below 2^53; times are Unix milliseconds.
@@ -27,6 +29,8 @@ export type CallSummary = {
   /** Empty where the caller sent none. */
   readonly idempotencyKey: string;
   readonly createdMs: number;
+  /** What the loop rules know of it; absent in records that are older than they. */
+  readonly signature?: Signature;
 };
 
 export type Amount = { readonly unit: string; readonly value: number };
@@ -131,6 +135,8 @@ export type CallView = {
         readonly charged: readonly Amount[];
         readonly receipt: SignedText | undefined;
         readonly endMs: number;
+        /** What the guard tells the agent. */
+        readonly warnings?: readonly string[];
       };
 };
 

@@ -11,6 +11,7 @@ import { advance, begin, type CallCommand, type CallEvent, type CallProgress, ty
 import type { Tool } from "./catalog.ts";
 import { type ControlState, switchAgainst } from "./control.ts";
 import { Ending, priceOf } from "./ending.ts";
+import { CLEAR, type LoopLimits, withLoop } from "./guard/loops.ts";
 import { Holds, unlessOver } from "./holds.ts";
 import { LiveCall, Waiters } from "./live.ts";
 import { type Mask, maskResult } from "./mask.ts";
@@ -54,7 +55,7 @@ export type PipelineOptions = {
   readonly mask: Mask;
   readonly outbox: Outbox;
   readonly waiters: Waiters;
-  readonly repeatLimit: number;
+  readonly loops: LoopLimits;
   /** Aborts when this broker stops: then nothing is waited for any more. */
   readonly stopping: AbortSignal;
   readonly newId: () => string;
@@ -108,7 +109,7 @@ export class Pipeline {
       live: new LiveCall(call.callId, now),
       attempt: newId(),
       labels: [],
-      loop: "clear",
+      loop: CLEAR,
       ...more,
     };
   }
@@ -210,12 +211,12 @@ export class Pipeline {
 
   async #guard(work: Work): Promise<CallEvent> {
     const { call } = work;
-    const { sessions, switches, repeatLimit } = this.#options;
+    const { sessions, switches, loops } = this.#options;
     const thrown = switchAgainst(switches(), call.principal, call.tool);
     if (thrown !== undefined) return refused(guardRefusal({ kind: "killed", ...thrown }));
     const seen = await sessions.peek(
       streamOf(call.principal),
-      (state) => glance(state, call, repeatLimit),
+      (state) => glance(state, call, loops),
       this.#within(work),
     );
     work.labels = seen.labels;
@@ -225,16 +226,17 @@ export class Pipeline {
       const { callId, same } = seen.earlier;
       return same ? { kind: "repeated", callId } : refused(guardRefusal({ kind: "key_mismatch", callId }));
     }
-    if (seen.loop === "stopped") return refused(guardRefusal({ kind: "looping", limit: repeatLimit, tool: call.tool }));
+    if (seen.loop.level === "stopped")
+      return refused(guardRefusal({ kind: "looping", verdict: seen.loop, limit: loops.exact_repeat_limit }));
     return { kind: "cleared" };
   }
 
   async #decide(work: Work): Promise<CallEvent> {
     const { call, tool, labels, askedUnder } = work;
     const { pdp, now } = this.#options;
-    const facts = toFacts(call, tool, { labels, loop: work.loop, nowMs: now() });
+    const facts = toFacts(call, tool, { labels, loop: work.loop.level, nowMs: now() });
     const response = await asking("pdp", pdp.decide({ facts }, askOptions(work.io)));
-    const decision = fromDecision(response.decision);
+    const decision = withLoop(fromDecision(response.decision), work.loop);
     if (askedUnder !== undefined && asksMore(decision, askedUnder))
       return refused(guardRefusal({ kind: "approval_outdated" }));
     work.decision = decision;
@@ -299,7 +301,7 @@ export class Pipeline {
   }
 
   #basis({ labels, loop }: Work): Basis {
-    return { labels, loop, repeatLimit: this.#options.repeatLimit };
+    return { labels, loop: loop.level, limits: this.#options.loops };
   }
 
   async #run(work: Work, decision: Decision): Promise<CallEvent> {

@@ -4,6 +4,7 @@ import { NAME, parseName, TOOL_NAME } from "../shared/names.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Caller } from "../shared/rpc/types.ts";
 import type { Catalog, Tool } from "./catalog.ts";
+import { signatureOf } from "./guard/signature.ts";
 import type { Call, Principal } from "./model.ts";
 
 /** Requests as they come in, parsed into calls that name a tool that exists and arguments that fit it. */
@@ -65,7 +66,8 @@ export function resolveCall(
     const argumentsJson = canonicalJson(args);
     const argumentsHash = sha256Hex(argumentsJson);
     const names = { tool: tool.manifest.name, toolDigest: tool.digest, idempotencyKey, createdMs: nowMs };
-    return { call: { callId, principal, ...names, argumentsHash, argumentsJson }, tool };
+    const signature = signatureOf(tool.manifest, args, argumentsJson);
+    return { call: { callId, principal, ...names, argumentsHash, argumentsJson, signature }, tool };
   });
 }
 

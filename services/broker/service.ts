@@ -19,6 +19,7 @@ import { Calls } from "./calls.ts";
 import type { Catalog, Tool } from "./catalog.ts";
 import { switchAgainst } from "./control.ts";
 import { priceOf } from "./ending.ts";
+import type { LoopLimits } from "./guard/loops.ts";
 import { Waiters } from "./live.ts";
 import { maskOf } from "./mask.ts";
 import { OpenCalls } from "./open-calls.ts";
@@ -45,7 +46,7 @@ export type BrokerOptions = {
   readonly signer: Signer;
   /** Masked wherever they appear in a tool's output. */
   readonly secrets: readonly string[];
-  readonly loops: { readonly exactRepeatLimit: number };
+  readonly loops: LoopLimits;
   readonly now: () => number;
   /** Sortable and never twice: a UUIDv7. */
   readonly newId: () => string;
@@ -79,7 +80,7 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     ...{ sessions, pdp, ledger, approvals, runners, signer, outbox, waiters, newId, now, log },
     switches: () => switches.state,
     mask: maskOf(options.secrets),
-    repeatLimit: options.loops.exactRepeatLimit,
+    loops: options.loops,
   });
   onChange = stopSwitched;
   const records = new Records({ sessions, journal, waiters });

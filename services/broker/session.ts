@@ -1,6 +1,8 @@
 import type { Decided, Decider } from "../shared/decider.ts";
-import { signatureOf } from "./call.ts";
-import { countCall, judgeRepeat, type LoopVerdict, NO_REPEATS, type RepeatWindow, uncountCall } from "./loops.ts";
+import { CLEAR, judgeLoop, type LoopLevel, type LoopLimits, type LoopVerdict } from "./guard/loops.ts";
+import { countCall, NO_REPEATS, type RepeatWindow, uncountCall } from "./guard/repeats.ts";
+import { plainSignature, type Signature } from "./guard/signature.ts";
+import { countEnd, countOpen, type Ending, type LoopWindow, uncount } from "./guard/window.ts";
 import type { Amount, Call, CallSummary, Decision, Outcome, SignedText } from "./model.ts";
 
 /**
@@ -20,6 +22,7 @@ export type SessionState = {
   seq: number;
   labels: readonly string[];
   repeats: RepeatWindow;
+  window: LoopWindow;
   /** The last of them, in the order they were first recorded. */
   readonly calls: Map<string, Entry>;
   /** callId by idempotency key. */
@@ -45,7 +48,7 @@ export type Entry = {
 export const KEEP_CALLS = 10_000;
 
 /** What a call was decided on. */
-export type Basis = { readonly labels: readonly string[]; readonly loop: LoopVerdict; readonly repeatLimit: number };
+export type Basis = { readonly labels: readonly string[]; readonly loop: LoopLevel; readonly limits: LoopLimits };
 
 type Begun = {
   readonly call: Call;
@@ -60,6 +63,10 @@ type Ended = {
   readonly charged: readonly Amount[];
   readonly receipt: SignedText | undefined;
   readonly endMs: number;
+  /** What the run came to, in short; absent where nothing ran. */
+  readonly result?: { readonly key: string; readonly failed: boolean };
+  /** What the guard tells the agent. */
+  readonly warnings?: readonly string[];
 };
 
 export type SessionCommand =
@@ -100,7 +107,15 @@ export type SessionRefusal =
   | { readonly kind: "taken" };
 
 export const sessionDecider: Decider<SessionState, SessionCommand, SessionEvent, SessionRefusal> = {
-  initial: () => ({ agent: "", seq: 0, labels: [], repeats: NO_REPEATS, calls: new Map(), keys: new Map() }),
+  initial: () => ({
+    agent: "",
+    seq: 0,
+    labels: [],
+    repeats: NO_REPEATS,
+    window: [],
+    calls: new Map(),
+    keys: new Map(),
+  }),
   decide,
   evolve,
   eventToJson: (event) => event,
@@ -121,13 +136,15 @@ export type Glance = {
   readonly earlier: { readonly callId: string; readonly same: boolean } | undefined;
 };
 
-export function glance(state: SessionState, call: Call, repeatLimit: number): Glance {
+export function glance(state: SessionState, call: Call, limits: LoopLimits): Glance {
   const callId = call.idempotencyKey === "" ? undefined : state.keys.get(call.idempotencyKey);
   const entry = callId === undefined || callId === call.callId ? undefined : state.calls.get(callId);
   return {
     foreign: isForeign(state, call),
     labels: state.labels,
-    loop: state.calls.has(call.callId) ? "clear" : judgeRepeat(state.repeats, signatureOf(call), repeatLimit),
+    loop: state.calls.has(call.callId)
+      ? CLEAR
+      : judgeLoop(state, { tool: call.tool, signature: signatureOf(call) }, limits),
     earlier: callId === undefined || entry === undefined ? undefined : { callId, same: isSame(entry, call) },
   };
 }
@@ -187,13 +204,13 @@ function decideAdmit(state: SessionState, command: Extract<SessionCommand, { kin
 }
 
 function refuseNew(state: SessionState, { call, basis }: Pick<Begun, "call" | "basis">): Verdict | undefined {
-  const seen = glance(state, call, basis.repeatLimit);
+  const seen = glance(state, call, basis.limits);
   if (seen.foreign) return refuse({ kind: "foreign_session" });
   if (seen.earlier !== undefined) {
     const { callId, same } = seen.earlier;
     return refuse({ kind: same ? "repeated_key" : "key_mismatch", callId });
   }
-  return sameLabels(state, basis) && seen.loop === basis.loop ? undefined : refuse({ kind: "outdated" });
+  return sameLabels(state, basis) && seen.loop.level === basis.loop ? undefined : refuse({ kind: "outdated" });
 }
 
 function evolve(state: SessionState, event: SessionEvent): SessionState {
@@ -205,7 +222,8 @@ function evolve(state: SessionState, event: SessionEvent): SessionState {
       const known = state.calls.get(callId);
       if (known === undefined) {
         state.agent = call.principal.agent;
-        state.repeats = countCall(state.repeats, signatureOf(call));
+        state.repeats = countCall(state.repeats, signatureOf(call).key);
+        state.window = countOpen(state.window, call, signatureOf(call));
         if (call.idempotencyKey !== "") state.keys.set(call.idempotencyKey, callId);
       }
       const attempt = event.kind === "admitted" ? event.attempt : "";
@@ -218,11 +236,14 @@ function evolve(state: SessionState, event: SessionEvent): SessionState {
       const known = state.calls.get(callId);
       if (known === undefined) {
         state.agent = call.principal.agent;
-        if (countsAsCall(outcome)) state.repeats = countCall(state.repeats, signatureOf(call));
+        if (countsAsCall(outcome)) state.repeats = countCall(state.repeats, signatureOf(call).key);
       } else if (wasNotHeld(outcome)) {
-        state.repeats = uncountCall(state.repeats, signatureOf(call));
+        state.repeats = uncountCall(state.repeats, signatureOf(call).key);
         forgetKey(state, call.idempotencyKey, callId);
       }
+      const ending = endingOf(event);
+      state.window =
+        ending === undefined ? uncount(state.window, callId) : countEnd(state.window, call, signatureOf(call), ending);
       state.labels = event.labels;
       const attempt = known?.attempt ?? "";
       const startSeq = known?.startSeq ?? state.seq;
@@ -237,6 +258,21 @@ function evolve(state: SessionState, event: SessionEvent): SessionState {
     }
   }
   return state;
+}
+
+/** As the loop rules count it; undefined: not at all. Policy's no is a failure of the call, a fault of ours is none. */
+function endingOf({ outcome, result }: Extract<SessionEvent, { kind: "ended" }>): Ending | undefined {
+  if (result !== undefined) return { kind: result.failed ? "failed" : "done", result: result.key };
+  if (outcome.kind !== "refused") return { kind: "failed", result: "" };
+  const { reason, stage } = outcome.refusal;
+  if (LOOP_REFUSALS.includes(reason)) return { kind: "vetoed", result: "" };
+  return reason === "POLICY_DENIED" || stage === "approve" ? { kind: "failed", result: reason } : undefined;
+}
+
+const LOOP_REFUSALS: readonly string[] = ["LOOP_DETECTED", "SESSION_STOPPED"];
+
+function signatureOf(call: CallSummary): Signature {
+  return call.signature ?? plainSignature(call);
 }
 
 /** Policy's no counts, or an agent could knock for ever; a veto on a loop and a fault do not. */

@@ -19,8 +19,8 @@ import { Code, type CodeName, RpcError } from "../shared/rpc/errors.ts";
 import { toStatus } from "../shared/rpc/status.ts";
 import type { SignedBytes } from "../shared/signing.ts";
 import type { Tool } from "./catalog.ts";
+import type { LoopLevel } from "./guard/loops.ts";
 import type { ProgressEvent } from "./live.ts";
-import type { LoopVerdict as Verdict } from "./loops.ts";
 import type {
   Amount,
   Call,
@@ -146,7 +146,13 @@ function toEnforcement({ kind, isolationClass, enforced, missing }: RunResult["e
 }
 
 const IMPACTS = { low: Impact.LOW, medium: Impact.MEDIUM, high: Impact.HIGH } as const;
-const VERDICTS = { clear: LoopVerdict.CLEAR, repeating: LoopVerdict.REPEATING, stopped: LoopVerdict.STOPPED } as const;
+const LEVELS: Record<LoopLevel, LoopVerdict> = {
+  clear: LoopVerdict.CLEAR,
+  repeating: LoopVerdict.REPEATING,
+  warned: LoopVerdict.WARNED,
+  ask: LoopVerdict.ASK,
+  stopped: LoopVerdict.STOPPED,
+};
 
 export function toToolFacts(manifest: Manifest, digest: string): MessageInitShape<typeof ToolFactsSchema> {
   const { name, version, impact, effects, groups } = manifest;
@@ -156,14 +162,14 @@ export function toToolFacts(manifest: Manifest, digest: string): MessageInitShap
 export function toFacts(
   call: Pick<Call, "principal" | "argumentsJson">,
   tool: Tool,
-  seen: { readonly labels: readonly string[]; readonly loop: Verdict; readonly nowMs: number },
+  seen: { readonly labels: readonly string[]; readonly loop: LoopLevel; readonly nowMs: number },
 ): MessageInitShape<typeof FactsSchema> {
   return {
     principal: call.principal,
     tool: toToolFacts(tool.manifest, tool.digest),
     argumentsJson: call.argumentsJson,
     labels: [...seen.labels],
-    loop: VERDICTS[seen.loop],
+    loop: LEVELS[seen.loop],
     time: toTimestamp(seen.nowMs),
   };
 }
@@ -215,13 +221,14 @@ export function toCall(view: CallView): MessageInitShape<typeof CallSchema> {
     case "running":
       return { ...begun, state: CallState.RUNNING };
     case "ended": {
-      const { outcome, charged, receipt, endMs } = progress;
+      const { outcome, charged, receipt, endMs, warnings = [] } = progress;
       return {
         ...begun,
         ...toOutcome(outcome),
         state: STATES[outcome.kind],
         charged: charged.map(toAmount),
         endTime: toTimestamp(endMs),
+        warnings: [...warnings],
         ...(receipt === undefined ? {} : { receipt: toSigned(receipt) }),
       };
     }

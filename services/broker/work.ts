@@ -1,6 +1,6 @@
 import type { Tool } from "./catalog.ts";
+import type { LoopVerdict } from "./guard/loops.ts";
 import type { LiveCall } from "./live.ts";
-import type { LoopVerdict } from "./loops.ts";
 import { type Amount, type Call, type CallView, type Decision, summaryOf } from "./model.ts";
 
 /** One call while the pipeline works on it, and what can be said of it without asking anybody. */

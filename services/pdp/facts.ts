@@ -5,7 +5,7 @@ import type { StaticType } from "./functions.ts";
 export const IMPACTS = ["low", "medium", "high"] as const;
 export const EFFECTS = ["reads", "writes", "sends", "spends", "irreversible"] as const;
 export const LABELS = ["untrusted-input", "private-data"] as const;
-export const LOOP_VERDICTS = ["clear", "repeating", "stopped"] as const;
+export const LOOP_VERDICTS = ["clear", "repeating", "warned", "ask", "stopped"] as const;
 
 /** Of what the session has been charged, what conditions may read. */
 export const SPENT_UNITS = ["usd_micros", "calls", "cpu_ms", "tokens", "egress_bytes"] as const;

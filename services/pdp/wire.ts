@@ -71,6 +71,8 @@ const factsSchema = z
     loop: known({
       [LoopVerdict.CLEAR]: "clear",
       [LoopVerdict.REPEATING]: "repeating",
+      [LoopVerdict.WARNED]: "warned",
+      [LoopVerdict.ASK]: "ask",
       [LoopVerdict.STOPPED]: "stopped",
     }),
     ancestors: z

@@ -58,6 +58,17 @@ export const manifestSchema = z.strictObject({
     .array(z.enum(["untrusted-input", "private-data"]))
     .default([])
     .describe("what a session has touched once this tool has run"),
+  loops: z
+    .strictObject({
+      ignore: z
+        .array(text(64))
+        .max(16)
+        .default([])
+        .describe("arguments that change without meaning: cursors, request ids"),
+      polls: z.int().min(2).max(30).optional().describe("a polling tool: equal calls with an equal answer, in a row"),
+    })
+    .optional()
+    .describe("what the loop rules must know of the tool"),
   idempotent: z.boolean().default(false).describe("may be run again when its outcome was lost"),
   arguments: z.record(z.string(), z.json()).describe("JSON Schema 2020-12 of the arguments; its type is object"),
   sandbox: z.discriminatedUnion("kind", [isolate, container, builtin]),

@@ -61,13 +61,22 @@ describe("the 100 recorded airline runs, as governed calls", () => {
     expect(all.filter((call) => call.result === "different")).toEqual([]);
     const unanswered = all.filter((call) => call.result === undefined);
     expect(unanswered.map((call) => [call.verdict, call.note])).toEqual(
-      unanswered.map(() => ["budget", expect.stringContaining("BUDGET_EXHAUSTED")]),
+      unanswered.map(({ verdict }) =>
+        verdict === "loop"
+          ? ["loop", expect.stringContaining("LOOP_DETECTED")]
+          : ["budget", expect.stringContaining("BUDGET_EXHAUSTED")],
+      ),
     );
     expect(replay.summary.all).toMatchObject({ same: all.length - unanswered.length, mismatches: 0, error: 0 });
   });
 
+  it("are stopped as loops in failed runs only, and seldom", () => {
+    expect(replay.summary.succeeded["loop"]).toBe(0);
+    expect(replay.summary.failed["loop"]).toBeLessThanOrEqual(2);
+  });
+
   it("fit the tools' schemas and rules, and ask a person for money given away only", () => {
-    expect(all.filter((call) => ["schema", "denied", "loop"].includes(call.verdict))).toEqual([]);
+    expect(all.filter((call) => ["schema", "denied"].includes(call.verdict))).toEqual([]);
     const asked = all.filter((call) => call.verdict === "approval").map((call) => call.tool);
     const given = recorded.flatMap(toolsOf).filter((tool) => tool === "send_certificate");
     expect(given.length).toBeGreaterThan(0);
