@@ -123,7 +123,13 @@ export function parseFacts(
 }
 
 const IMPACTS = { low: Impact.LOW, medium: Impact.MEDIUM, high: Impact.HIGH } as const;
-const VERDICTS = { clear: LoopVerdict.CLEAR, repeating: LoopVerdict.REPEATING, stopped: LoopVerdict.STOPPED } as const;
+const VERDICTS: Record<Facts["loop"], LoopVerdict> = {
+  clear: LoopVerdict.CLEAR,
+  repeating: LoopVerdict.REPEATING,
+  warned: LoopVerdict.WARNED,
+  ask: LoopVerdict.ASK,
+  stopped: LoopVerdict.STOPPED,
+};
 
 export function toFacts(facts: Facts): MessageInitShape<typeof FactsSchema> {
   const { tenant, agent, session, user, tool, args, labels, loop, timeMs, chain, spent } = facts;
