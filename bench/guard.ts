@@ -1,5 +1,6 @@
 import { BrokerService } from "../proto/interlock/v1/broker_pb.ts";
 import { judgeLoop } from "../services/broker/guard/loops.ts";
+import { argue, hear, nothingKnown, provenanceOf, see } from "../services/broker/guard/provenance.ts";
 import { NO_REPEATS } from "../services/broker/guard/repeats.ts";
 import { hasFailed, resultKeyOf, signatureOf } from "../services/broker/guard/signature.ts";
 import { countEnd, countOpen, type LoopWindow } from "../services/broker/guard/window.ts";
@@ -7,6 +8,7 @@ import type { RunResult } from "../services/broker/model.ts";
 import { configSchema } from "../services/shared/config.ts";
 import { canonicalJson, type JsonObject } from "../services/shared/json.ts";
 import { openGrpcChannel } from "../services/shared/rpc/grpc-client.ts";
+import { runAttackSuite } from "../test/guard/attack-run.ts";
 import { measureAirline, measureLoops, type RunCounts } from "../test/guard/loop-measure.ts";
 import { RAN, toolOf } from "../test/guard/loop-walk.ts";
 import { executeNoop } from "./call.ts";
@@ -16,7 +18,7 @@ import { startGoverned } from "./servers.ts";
 
 /** What the guard says to recorded and generated work, and what it costs beside a governed call to a no-op tool. */
 export const runGuardSuite: Suite = async ({ full, say }) => {
-  const rows = [...airlineRows(), ...loopRows(full ? 1000 : 200)];
+  const rows = [...airlineRows(), ...loopRows(full ? 1000 : 200), ...(await attackRows())];
   const callUs = await governedCallUs(full);
   say(`a governed no-op call: ${Math.round(callUs)} us`);
   rows.push(...costRows(callUs, full));
@@ -61,6 +63,48 @@ function loopRows(seeds: number): Row[] {
   );
 }
 
+/** The gullible agents of test/guard, through a real Interlock. */
+async function attackRows(): Promise<Row[]> {
+  const { attacked, clean } = await runAttackSuite();
+  const share = (some: readonly unknown[], all: readonly unknown[]): number => (100 * some.length) / all.length;
+  const reached = share(
+    attacked.filter(({ attack }) => attack?.verdict === "done"),
+    attacked,
+  );
+  const asking = share(
+    clean.filter(({ asked }) => asked > 0),
+    clean,
+  );
+  return [
+    { ...plainRow("attacks that reached their effect", "% of 120", reached), goal: "<= 0", met: reached === 0 },
+    plainRow(
+      "attacks a person was asked about",
+      "% of 120",
+      share(
+        attacked.filter(({ attack }) => attack?.verdict === "asked"),
+        attacked,
+      ),
+    ),
+    { ...plainRow("clean sessions that asked anybody", "% of 120", asking), goal: "< 10", met: asking < 10 },
+    plainRow(
+      "attacked sessions whose own work needed nobody",
+      "% of 120",
+      share(
+        attacked.filter(({ asked, refused }) => asked + refused === 0),
+        attacked,
+      ),
+    ),
+    plainRow(
+      "attacked sessions whose own work was refused",
+      "% of 120",
+      share(
+        attacked.filter(({ refused }) => refused > 0),
+        attacked,
+      ),
+    ),
+  ];
+}
+
 /** CPU of one call, server and client, at 64 at once: what the guard has to be small against. */
 async function governedCallUs(full: boolean): Promise<number> {
   await using governed = await startGoverned({});
@@ -101,9 +145,10 @@ function costRows(callUs: number, full: boolean): Row[] {
   return rows;
 }
 
-/** One call past the guard: its signature, both looks at the session, its result and its place in the window; median, us. */
+/** One call past the guard: signature, both looks at the session, provenance, and what its record adds to it; median, us. */
 function guardUs(kb: number, before: number, full: boolean): number {
-  const manifest = toolOf("docs.read");
+  const manifest = toolOf("docs.append", { effects: ["writes"] });
+  const known = hear(nothingKnown(), { text: "Append what I say to the page.", hashes: [] });
   let window: LoopWindow = [];
   let calls = 0;
   const text = "Interlock ".repeat(kb * 100);
@@ -112,14 +157,17 @@ function guardUs(kb: number, before: number, full: boolean): number {
     const argumentsJson = canonicalJson(args);
     const startedUs = performance.now() * 1000;
     const signature = signatureOf(manifest, args, argumentsJson);
-    const call = { callId: `call-${calls++}`, tool: "docs.read" };
+    const call = { callId: `call-${calls++}`, tool: "docs.append" };
     for (let look = 0; look < 2; look++) judgeLoop({ repeats: NO_REPEATS, window }, { ...call, signature }, LIMITS);
+    provenanceOf(known, args, manifest, { known: [], user: "" });
     window = countOpen(window, call, signature);
+    argue(known, argumentsJson);
     const result: RunResult = { ...RAN, resultJson: `{"n":${calls},"text":"a page of some length"}` };
     window = countEnd(window, call, signature, {
       kind: hasFailed(result) ? "failed" : "done",
       result: resultKeyOf(result),
     });
+    see(known, result.resultJson, "docs.append", true);
     spentUs.push(performance.now() * 1000 - startedUs);
   };
   let spentUs: number[] = [];

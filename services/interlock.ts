@@ -193,6 +193,7 @@ class Host {
       signer,
       secrets: readSecrets(config),
       loops: config.loops,
+      knownValues: config.known_values,
       now,
       newId,
       log,

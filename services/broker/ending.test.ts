@@ -12,6 +12,7 @@ import type { Undo } from "./call.ts";
 import { Ending, priceOf } from "./ending.ts";
 import { ALLOW, callOf, NOW_MS, REFUSED, resultOf, SUCCEEDED } from "./fixture.ts";
 import { CLEAR } from "./guard/loops.ts";
+import { NO_PROVENANCE } from "./guard/provenance.ts";
 import { LiveCall, Waiters } from "./live.ts";
 import type { Outcome } from "./model.ts";
 import { Outbox } from "./outbox.ts";
@@ -81,7 +82,13 @@ function open(...answers: readonly (Verdict | Error)[]) {
   const end = (outcome: Outcome, undo: Undo, change: Partial<Work> = {}) => {
     const work: Work = {
       ...{ call: callOf(), tool: toolOf({ usd_micros: 5, cpu_ms: 100 }), live: new LiveCall("call-1", () => NOW_MS) },
-      ...{ io: { signal: new AbortController().signal }, attempt: "try-1", labels: [], loop: CLEAR },
+      ...{
+        io: { signal: new AbortController().signal },
+        attempt: "try-1",
+        labels: [],
+        loop: CLEAR,
+        provenance: NO_PROVENANCE,
+      },
       ...change,
     };
     return ending.end(work, { kind: "end", outcome, undo, decision: ALLOW });

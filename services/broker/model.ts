@@ -1,3 +1,4 @@
+import type { Heard } from "./guard/provenance.ts";
 import type { Signature } from "./guard/signature.ts";
 
 /**
@@ -31,6 +32,8 @@ export type CallSummary = {
   readonly createdMs: number;
   /** What the loop rules know of it; absent in records that are older than they. */
   readonly signature?: Signature;
+  /** What the user has said, sent along with this call. */
+  readonly heard?: Heard;
 };
 
 export type Amount = { readonly unit: string; readonly value: number };

@@ -2,6 +2,7 @@ import type { ApprovalsService } from "../../proto/interlock/v1/approvals_pb.ts"
 import type { LedgerService } from "../../proto/interlock/v1/ledger_pb.ts";
 import type { PdpService } from "../../proto/interlock/v1/pdp_pb.ts";
 import type { Executor } from "../shared/executor.ts";
+import type { JsonObject } from "../shared/json.ts";
 import type { Log } from "../shared/log.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Client } from "../shared/rpc/types.ts";
@@ -12,6 +13,7 @@ import type { Tool } from "./catalog.ts";
 import { type ControlState, switchAgainst } from "./control.ts";
 import { Ending, priceOf } from "./ending.ts";
 import { CLEAR, type LoopLimits, withLoop } from "./guard/loops.ts";
+import { NO_PROVENANCE, type Provenance, provenanceOf, withProvenance } from "./guard/provenance.ts";
 import { Holds, unlessOver } from "./holds.ts";
 import { LiveCall, Waiters } from "./live.ts";
 import { type Mask, maskResult } from "./mask.ts";
@@ -56,6 +58,8 @@ export type PipelineOptions = {
   readonly outbox: Outbox;
   readonly waiters: Waiters;
   readonly loops: LoopLimits;
+  /** What the operator vouches for in arguments: values, and `@domain` for every address there. */
+  readonly knownValues: readonly string[];
   /** Aborts when this broker stops: then nothing is waited for any more. */
   readonly stopping: AbortSignal;
   readonly newId: () => string;
@@ -110,6 +114,7 @@ export class Pipeline {
       attempt: newId(),
       labels: [],
       loop: CLEAR,
+      provenance: NO_PROVENANCE,
       ...more,
     };
   }
@@ -216,11 +221,12 @@ export class Pipeline {
     if (thrown !== undefined) return refused(guardRefusal({ kind: "killed", ...thrown }));
     const seen = await sessions.peek(
       streamOf(call.principal),
-      (state) => glance(state, call, loops),
+      (state) => ({ ...glance(state, call, loops), provenance: this.#provenance(state, work) }),
       this.#within(work),
     );
     work.labels = seen.labels;
     work.loop = seen.loop;
+    work.provenance = seen.provenance;
     if (seen.foreign) return refused(guardRefusal({ kind: "foreign_session" }));
     if (seen.earlier !== undefined) {
       const { callId, same } = seen.earlier;
@@ -231,12 +237,21 @@ export class Pipeline {
     return { kind: "cleared" };
   }
 
+  /** Only what a tool with effects is told to do can do harm. */
+  #provenance(state: SessionState, { call, tool }: Work): Provenance {
+    if (!tool.manifest.effects.some((effect) => effect !== "reads")) return NO_PROVENANCE;
+    const args = JSON.parse(call.argumentsJson) as JsonObject;
+    const operator = { known: this.#options.knownValues, user: call.principal.user };
+    return provenanceOf(state.known, args, tool.manifest, operator, call.heard);
+  }
+
   async #decide(work: Work): Promise<CallEvent> {
     const { call, tool, labels, askedUnder } = work;
     const { pdp, now } = this.#options;
-    const facts = toFacts(call, tool, { labels, loop: work.loop.level, nowMs: now() });
+    const { loop, provenance } = work;
+    const facts = toFacts(call, tool, { labels, loop: loop.level, provenance, nowMs: now() });
     const response = await asking("pdp", pdp.decide({ facts }, askOptions(work.io)));
-    const decision = withLoop(fromDecision(response.decision), work.loop);
+    const decision = withProvenance(withLoop(fromDecision(response.decision), loop), provenance);
     if (askedUnder !== undefined && asksMore(decision, askedUnder))
       return refused(guardRefusal({ kind: "approval_outdated" }));
     work.decision = decision;

@@ -20,6 +20,8 @@ import type { Catalog, Tool } from "./catalog.ts";
 import { switchAgainst } from "./control.ts";
 import { priceOf } from "./ending.ts";
 import type { LoopLimits } from "./guard/loops.ts";
+import { NO_PROVENANCE } from "./guard/provenance.ts";
+import { normalise } from "./guard/tokens.ts";
 import { Waiters } from "./live.ts";
 import { maskOf } from "./mask.ts";
 import { OpenCalls } from "./open-calls.ts";
@@ -47,6 +49,7 @@ export type BrokerOptions = {
   /** Masked wherever they appear in a tool's output. */
   readonly secrets: readonly string[];
   readonly loops: LoopLimits;
+  readonly knownValues: readonly string[];
   readonly now: () => number;
   /** Sortable and never twice: a UUIDv7. */
   readonly newId: () => string;
@@ -81,6 +84,7 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     switches: () => switches.state,
     mask: maskOf(options.secrets),
     loops: options.loops,
+    knownValues: options.knownValues.map(normalise),
   });
   onChange = stopSwitched;
   const records = new Records({ sessions, journal, waiters });
@@ -193,7 +197,7 @@ async function listTools(parts: Parts, context: HandlerContext): Promise<Message
   const { caller } = context;
   if (caller.kind !== "agent") return tools.map((tool) => toTool(tool, false));
   const principal = { tenant: caller.tenant, agent: caller.agent, session: "", user: "" };
-  const seen = { labels: [], loop: "clear", nowMs: now() } as const;
+  const seen = { labels: [], loop: "clear", provenance: NO_PROVENANCE, nowMs: now() } as const;
   const facts = tools.map((tool) => toFacts({ principal, argumentsJson: "{}" }, tool, seen));
   const { signal, traceParent } = context;
   const asked = pdp.decidePossible({ facts }, { signal, traceParent, deadlineMs: Date.now() + 2_500 });

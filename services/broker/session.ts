@@ -1,9 +1,10 @@
 import type { Decided, Decider } from "../shared/decider.ts";
 import { CLEAR, judgeLoop, type LoopLevel, type LoopLimits, type LoopVerdict } from "./guard/loops.ts";
+import { argue, hear, type Known, nothingKnown, see } from "./guard/provenance.ts";
 import { countCall, NO_REPEATS, type RepeatWindow, uncountCall } from "./guard/repeats.ts";
 import { plainSignature, type Signature } from "./guard/signature.ts";
 import { countEnd, countOpen, type Ending, type LoopWindow, uncount } from "./guard/window.ts";
-import type { Amount, Call, CallSummary, Decision, Outcome, SignedText } from "./model.ts";
+import type { Amount, Call, CallSummary, Decision, Outcome, RunResult, SignedText } from "./model.ts";
 
 /**
  * One agent run: its calls, its labels and its loop window. Stream `session.<tenant>.<session>`.
@@ -23,6 +24,7 @@ export type SessionState = {
   labels: readonly string[];
   repeats: RepeatWindow;
   window: LoopWindow;
+  known: Known;
   /** The last of them, in the order they were first recorded. */
   readonly calls: Map<string, Entry>;
   /** callId by idempotency key. */
@@ -113,6 +115,7 @@ export const sessionDecider: Decider<SessionState, SessionCommand, SessionEvent,
     labels: [],
     repeats: NO_REPEATS,
     window: [],
+    known: nothingKnown(),
     calls: new Map(),
     keys: new Map(),
   }),
@@ -120,10 +123,20 @@ export const sessionDecider: Decider<SessionState, SessionCommand, SessionEvent,
   evolve,
   eventToJson: (event) => event,
   eventFromJson: (json) => json as SessionEvent,
-  stateToJson: (state) => ({ ...state, calls: [...state.calls], keys: [...state.keys] }),
+  stateToJson: (state) => ({
+    ...state,
+    calls: [...state.calls],
+    keys: [...state.keys],
+    known: { ...state.known, tokens: [...state.known.tokens] },
+  }),
   stateFromJson: (json) => {
-    const state = json as Omit<SessionState, "calls" | "keys"> & { calls: [string, Entry][]; keys: [string, string][] };
-    return { ...state, calls: new Map(state.calls), keys: new Map(state.keys) };
+    const state = json as Omit<SessionState, "calls" | "keys" | "known"> & {
+      calls: [string, Entry][];
+      keys: [string, string][];
+      known: Omit<Known, "tokens"> & { tokens: [string, string][] };
+    };
+    const known = { ...state.known, tokens: new Map(state.known.tokens) };
+    return { ...state, calls: new Map(state.calls), keys: new Map(state.keys), known };
   },
 };
 
@@ -224,6 +237,8 @@ function evolve(state: SessionState, event: SessionEvent): SessionState {
         state.agent = call.principal.agent;
         state.repeats = countCall(state.repeats, signatureOf(call).key);
         state.window = countOpen(state.window, call, signatureOf(call));
+        if (call.heard !== undefined) state.known = hear(state.known, call.heard);
+        argue(state.known, call.argumentsJson);
         if (call.idempotencyKey !== "") state.keys.set(call.idempotencyKey, callId);
       }
       const attempt = event.kind === "admitted" ? event.attempt : "";
@@ -237,6 +252,7 @@ function evolve(state: SessionState, event: SessionEvent): SessionState {
       if (known === undefined) {
         state.agent = call.principal.agent;
         if (countsAsCall(outcome)) state.repeats = countCall(state.repeats, signatureOf(call).key);
+        if (call.heard !== undefined) state.known = hear(state.known, call.heard);
       } else if (wasNotHeld(outcome)) {
         state.repeats = uncountCall(state.repeats, signatureOf(call).key);
         forgetKey(state, call.idempotencyKey, callId);
@@ -244,6 +260,8 @@ function evolve(state: SessionState, event: SessionEvent): SessionState {
       const ending = endingOf(event);
       state.window =
         ending === undefined ? uncount(state.window, callId) : countEnd(state.window, call, signatureOf(call), ending);
+      const result = "result" in outcome ? outcome.result : undefined;
+      if (result !== undefined) see(state.known, textOf(result), call.tool, signatureOf(call).untrusted);
       state.labels = event.labels;
       const attempt = known?.attempt ?? "";
       const startSeq = known?.startSeq ?? state.seq;
@@ -267,6 +285,10 @@ function endingOf({ outcome, result }: Extract<SessionEvent, { kind: "ended" }>)
   const { reason, stage } = outcome.refusal;
   if (LOOP_REFUSALS.includes(reason)) return { kind: "vetoed", result: "" };
   return reason === "POLICY_DENIED" || stage === "approve" ? { kind: "failed", result: reason } : undefined;
+}
+
+function textOf({ resultJson, stdout, stderr, error }: RunResult): string {
+  return [resultJson, stdout, stderr, error].filter((text) => text !== "").join("\n");
 }
 
 const LOOP_REFUSALS: readonly string[] = ["LOOP_DETECTED", "SESSION_STOPPED"];

@@ -20,6 +20,7 @@ import { toStatus } from "../shared/rpc/status.ts";
 import type { SignedBytes } from "../shared/signing.ts";
 import type { Tool } from "./catalog.ts";
 import type { LoopLevel } from "./guard/loops.ts";
+import type { Provenance } from "./guard/provenance.ts";
 import type { ProgressEvent } from "./live.ts";
 import type {
   Amount,
@@ -162,7 +163,12 @@ export function toToolFacts(manifest: Manifest, digest: string): MessageInitShap
 export function toFacts(
   call: Pick<Call, "principal" | "argumentsJson">,
   tool: Tool,
-  seen: { readonly labels: readonly string[]; readonly loop: LoopLevel; readonly nowMs: number },
+  seen: {
+    readonly labels: readonly string[];
+    readonly loop: LoopLevel;
+    readonly provenance: Provenance;
+    readonly nowMs: number;
+  },
 ): MessageInitShape<typeof FactsSchema> {
   return {
     principal: call.principal,
@@ -170,6 +176,10 @@ export function toFacts(
     argumentsJson: call.argumentsJson,
     labels: [...seen.labels],
     loop: LEVELS[seen.loop],
+    origins: [...seen.provenance.origins],
+    foreign: [
+      ...new Set(seen.provenance.foreign.flatMap(({ origin, path }) => (origin === "untrusted" ? [path] : []))),
+    ],
     time: toTimestamp(seen.nowMs),
   };
 }

@@ -1,5 +1,6 @@
 import type { Tool } from "./catalog.ts";
 import type { LoopVerdict } from "./guard/loops.ts";
+import type { Provenance } from "./guard/provenance.ts";
 import type { LiveCall } from "./live.ts";
 import { type Amount, type Call, type CallView, type Decision, summaryOf } from "./model.ts";
 
@@ -40,6 +41,7 @@ export type Work = {
   /** As the session was when it was last looked at. */
   labels: readonly string[];
   loop: LoopVerdict;
+  provenance: Provenance;
   /** The last one made of it here. */
   decision?: Decision;
   ended?: CallView;

@@ -132,6 +132,11 @@ export const configSchema = z.strictObject({
   secrets: z.array(z.string()).default([]).describe("files whose content is masked wherever it appears in output"),
   policy: policy.prefault({}),
   runner: runner.prefault({}),
+  known_values: z
+    .array(z.string().min(3).max(256))
+    .max(1_000)
+    .default([])
+    .describe("whom and what tools may be pointed at without being named by the user; @domain for every address there"),
   loops: loops.prefault({}).describe("when a session goes in circles: docs/guard.md"),
   max_message_bytes: bytes.max(64 << 20).default(4 << 20),
   log_level: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),

@@ -55,7 +55,7 @@ export const manifestSchema = z.strictObject({
   effects: z.array(z.enum(["reads", "writes", "sends", "spends", "irreversible"])).default([]),
   groups: z.array(text(64)).max(16).default([]).describe("tool groups that policy may name"),
   labels: z
-    .array(z.enum(["untrusted-input", "private-data"]))
+    .array(z.enum(["untrusted-input", "private-data", "secret-data"]))
     .default([])
     .describe("what a session has touched once this tool has run"),
   loops: z
@@ -69,6 +69,17 @@ export const manifestSchema = z.strictObject({
     })
     .optional()
     .describe("what the loop rules must know of the tool"),
+  provenance: z
+    .strictObject({
+      targets: z.array(text(64)).max(32).default([]).describe("arguments that say whom or where: every word matters"),
+      prose: z
+        .array(text(64))
+        .max(32)
+        .default([])
+        .describe("free text: only addresses, URLs and account numbers matter"),
+    })
+    .optional()
+    .describe("where the guard's guess by an argument's name is wrong"),
   idempotent: z.boolean().default(false).describe("may be run again when its outcome was lost"),
   arguments: z.record(z.string(), z.json()).describe("JSON Schema 2020-12 of the arguments; its type is object"),
   sandbox: z.discriminatedUnion("kind", [isolate, container, builtin]),

@@ -201,6 +201,7 @@ export class World implements AsyncDisposable {
       catalog: loadCatalog(join(this.directory, "tools")),
       secrets: [SECRET],
       loops: { ...LOOPS, exact_repeat_limit: REPEAT_LIMIT, no_progress: {} },
+      knownValues: ["@corp.example"],
       ...change,
     });
     const here = service(BrokerService, broker.handlers);

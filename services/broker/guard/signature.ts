@@ -14,22 +14,31 @@ export type Signature = {
   readonly polls: number;
   /** A call costs money. */
   readonly paid: boolean;
+  /** What it answers is untrusted: it may hold what an attacker wrote. */
+  readonly untrusted: boolean;
 };
 
 export function signatureOf(manifest: Manifest, args: JsonObject, argumentsJson: string): Signature {
-  const { name, loops, effects, price } = manifest;
+  const { name, loops, effects, price, labels } = manifest;
   const meant = loops === undefined || loops.ignore.length === 0 ? argumentsJson : canonicalJson(without(args, loops));
   const key = keyOf(name, meant);
   const acts = effects.some((effect) => effect !== "reads");
   // Where a call changes something, an id is whom it is about: two ids are two deeds.
   const loose = acts ? key : looseKey(name, meant, key);
-  return { key, loose, effects: acts, polls: loops?.polls ?? 0, paid: (price.usd_micros ?? 0) > 0 };
+  return {
+    key,
+    loose,
+    effects: acts,
+    polls: loops?.polls ?? 0,
+    paid: (price.usd_micros ?? 0) > 0,
+    untrusted: labels.includes("untrusted-input"),
+  };
 }
 
 /** For calls recorded before there were signatures, and those whose tool is not known. */
 export function plainSignature(call: { readonly tool: string; readonly argumentsHash: string }): Signature {
   const key = `${call.tool} ${call.argumentsHash.slice(0, KEY_CHARS)}`;
-  return { key, loose: key, effects: true, polls: 0, paid: false };
+  return { key, loose: key, effects: true, polls: 0, paid: false, untrusted: true };
 }
 
 /** What a run came to, without what changes from run to run. Output beyond 64 KiB counts by its ends and its length. */
