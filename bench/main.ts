@@ -2,7 +2,9 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { runCallSuite } from "./call.ts";
+import { runContainerSuite } from "./container.ts";
 import { runGuardSuite } from "./guard.ts";
+import { runIsolateSuite } from "./isolate.ts";
 import { runJournalSuite } from "./journal.ts";
 import { runPolicySuite } from "./policy.ts";
 import { formatRows, type Suite } from "./rows.ts";
@@ -14,6 +16,8 @@ import { formatRows, type Suite } from "./rows.ts";
 const SUITES: Record<string, Suite> = {
   call: runCallSuite,
   guard: runGuardSuite,
+  isolate: runIsolateSuite,
+  container: runContainerSuite,
   journal: runJournalSuite,
   policy: runPolicySuite,
 };

@@ -13,8 +13,8 @@ import {
   resume,
   type Step,
 } from "./call.ts";
-import { ALLOW, ASK, DENY, refusalOf, resultOf } from "./fixture.ts";
-import { type RunResult, STAGES, type Stage } from "./model.ts";
+import { ALLOW, ASK, callOf, DENY, refusalOf, resultOf } from "./fixture.ts";
+import { type RunResult, STAGES, type Stage, signatureOf } from "./model.ts";
 
 const HELD: Held = { decision: undefined, reserved: false, approved: false, asked: false, mayHaveRun: false };
 const RESERVED: Held = { ...HELD, decision: ALLOW, reserved: true };
@@ -212,6 +212,13 @@ test("a denial carries policy's reasons, rules and revision", () => {
 test("a denial without a reason says that no rule allows it", () => {
   const { command } = advance(at("decide", HELD), { kind: "decided", decision: { ...DENY, reasons: [] } });
   expect(command).toMatchObject({ outcome: { refusal: { message: "No rule allows it." } } });
+});
+
+test("the same call is the same tool with the same arguments", () => {
+  const call = callOf();
+  expect(signatureOf(callOf({ callId: "other", idempotencyKey: "k" }))).toBe(signatureOf(call));
+  expect(signatureOf(callOf({ tool: "orders.refund" }))).not.toBe(signatureOf(call));
+  expect(signatureOf(callOf({ argumentsJson: "{}" }))).not.toBe(signatureOf(call));
 });
 
 describe("any walk", () => {

@@ -9,7 +9,7 @@ import { localClient } from "../shared/rpc/local.ts";
 import type { Service } from "../shared/rpc/service.ts";
 import { newSigningKeyPem, type Signer, signerFromPem } from "../shared/signing.ts";
 import type { Undo } from "./call.ts";
-import { Ending, priceOf } from "./ending.ts";
+import { Ending } from "./ending.ts";
 import { ALLOW, callOf, NOW_MS, REFUSED, resultOf, SUCCEEDED } from "./fixture.ts";
 import { CLEAR } from "./guard/loops.ts";
 import { NO_PROVENANCE } from "./guard/provenance.ts";
@@ -48,7 +48,7 @@ function toolOf(price: object) {
     sandbox: { kind: "builtin", name: "noop" },
     price,
   });
-  return { manifest, ...canonicalManifest(manifest), problemOf: () => undefined };
+  return { manifest, ...canonicalManifest(manifest), models: {}, problemOf: () => undefined };
 }
 
 /** An ending on a session that answers each record by the next of these. */
@@ -88,6 +88,7 @@ function open(...answers: readonly (Verdict | Error)[]) {
         labels: [],
         loop: CLEAR,
         provenance: NO_PROVENANCE,
+        spent: {},
       },
       ...change,
     };
@@ -181,12 +182,4 @@ describe("a call that did not run", () => {
     await vi.advanceTimersByTimeAsync(10_000);
     expect(log).toEqual(["record"]);
   });
-});
-
-test.each([
-  [{}, ["1 calls"]],
-  [{ calls: 0 }, ["0 calls"]],
-  [{ calls: 3, tokens: 7 }, ["3 calls", "7 tokens"]],
-])("a price of %j is %j", (price, want) => {
-  expect(priceOf(toolOf(price)).map(({ unit, value }) => `${value} ${unit}`)).toEqual(want);
 });

@@ -6,12 +6,12 @@ import { RpcError } from "../shared/rpc/errors.ts";
 import type { Client } from "../shared/rpc/types.ts";
 import type { Signer } from "../shared/signing.ts";
 import type { CallCommand, CallEvent, Undo } from "./call.ts";
-import type { Tool } from "./catalog.ts";
 import { hasFailed, resultKeyOf } from "./guard/signature.ts";
 import type { Waiters } from "./live.ts";
 import { type Amount, type Outcome, streamOf, summaryOf } from "./model.ts";
 import type { Outbox } from "./outbox.ts";
 import type { Sessions } from "./pipeline.ts";
+import { actualOf, estimateOf } from "./price.ts";
 import type { SessionCommand, SessionEvent, SessionRefusal } from "./session.ts";
 import { receiptBytes, toAmount, toSignedText } from "./wire.ts";
 import type { Work } from "./work.ts";
@@ -50,7 +50,7 @@ export class Ending {
     const { call, tool } = work;
     const { sessions, signer, outbox, waiters, now, log } = this.#options;
     const { outcome, undo, decision } = command;
-    const charged = undo.hold === "charge" ? chargeOf(work.price ?? priceOf(tool), outcome) : [];
+    const charged = undo.hold === "charge" ? chargeOf(work, outcome) : [];
     const ended = { outcome, charged, endMs: now(), ...warningsOf(work) };
     const view = { call: summaryOf(call), decision };
     const receipt = toSignedText(await signer.sign("receipt", receiptBytes(view, ended)));
@@ -94,7 +94,9 @@ export class Ending {
     switch (undo.hold) {
       case "charge": {
         const amounts = charged.map(toAmount);
-        outbox.send(`charge ${callId}`, () => ledger.commit({ tenant, reservationId: callId, amounts }, options()));
+        outbox.send(`charge ${callId}`, () =>
+          ledger.commit({ tenant, reservationId: callId, amounts, late: true }, options()),
+        );
         break;
       }
       case "release":
@@ -110,10 +112,9 @@ export class Ending {
   }
 }
 
-export function priceOf(tool: Tool): Amount[] {
-  const { calls = 1, ...others } = tool.manifest.price;
-  const amounts = Object.entries(others).map(([unit, value]) => ({ unit, value: value ?? 0 }));
-  return [{ unit: "calls", value: calls }, ...amounts];
+/** What was held for the call, or would be. */
+export function priceOf({ price, tool, call }: Pick<Work, "price" | "tool" | "call">): readonly Amount[] {
+  return price ?? estimateOf(tool, call.argumentsJson);
 }
 
 function resultOf(outcome: Outcome): { readonly result?: { readonly key: string; readonly failed: boolean } } {
@@ -126,10 +127,10 @@ function warningsOf({ loop }: Work): { readonly warnings?: readonly string[] } {
   return loop.level === "warned" || loop.level === "ask" ? { warnings: [loop.message] } : {};
 }
 
-/** The estimate, and what was measured where it was. A run whose end is lost costs what was expected. */
-function chargeOf(price: readonly Amount[], outcome: Outcome): Amount[] {
-  const usage = "result" in outcome ? outcome.result?.usage : undefined;
-  return price.map(({ unit, value }) => ({ unit, value: unit === "cpu_ms" && usage ? usage.cpuMs : value }));
+/** A run whose end is lost costs what was expected. */
+function chargeOf(work: Work, outcome: Outcome): Amount[] {
+  const result = "result" in outcome ? outcome.result : undefined;
+  return actualOf(work.tool, work.call.argumentsJson, priceOf(work), result);
 }
 
 /** Before the caller's own deadline, so that the caller hears why. */

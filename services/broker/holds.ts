@@ -5,7 +5,7 @@ import { AtStage, asking, askOptions } from "./asking.ts";
 import { priceOf } from "./ending.ts";
 import type { Decision } from "./model.ts";
 import { wallMsOf } from "./runners.ts";
-import { toAmount, toTimestamp } from "./wire.ts";
+import { toAmount, toAncestors, toTimestamp } from "./wire.ts";
 import { approvalMs, type Work } from "./work.ts";
 
 /** Beyond all that is bounded: how long a hold outlives what it is for. */
@@ -22,11 +22,14 @@ export class Holds {
   }
 
   /** @throws RpcError when a budget has no room for it, or the ledger does not answer: then it may be held. */
-  async reserve({ call, tool, price, io }: Work, decision: Decision): Promise<void> {
+  async reserve(work: Work, decision: Decision): Promise<void> {
+    const { call, tool, io } = work;
     const wait = decision.kind === "require_approval" ? approvalMs(decision) : 0;
     const expireTime = toTimestamp(this.#now() + wait + wallMsOf(tool, decision) + LEASE_SLACK_MS);
-    const amounts = (price ?? priceOf(tool)).map(toAmount);
-    const request = { reservationId: call.callId, principal: call.principal, tool: call.tool, amounts, expireTime };
+    const amounts = priceOf(work).map(toAmount);
+    const { callId: reservationId, principal } = call;
+    const of = { reservationId, principal, tool: call.tool, groups: tool.manifest.groups };
+    const request = { ...of, amounts, expireTime, ancestors: toAncestors(call) };
     await asking("ledger", this.#ledger.reserve(request, askOptions(io)));
   }
 
@@ -43,7 +46,6 @@ export class Holds {
  * @throws AtStage for every other refusal.
  */
 export function unlessOver({ replaces }: Work, error: unknown): void {
-  const isOver =
-    error instanceof RpcError && error.reason === "RESERVATION_ENDED" && error.metadata["ended"] === "expired";
+  const isOver = error instanceof RpcError && error.reason === "RESERVATION_EXPIRED";
   if (replaces === undefined || !isOver) throw new AtStage("reserve", error);
 }

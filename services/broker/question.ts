@@ -1,9 +1,9 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { ApprovalSchema } from "../../proto/interlock/v1/approvals_pb.ts";
+import type { Mask } from "../shared/mask.ts";
 import type { Tool } from "./catalog.ts";
-import { priceOf } from "./ending.ts";
-import type { Mask } from "./mask.ts";
 import type { Call, Decision } from "./model.ts";
+import { estimateOf } from "./price.ts";
 import { toAmount, toTimestamp } from "./wire.ts";
 
 /** What people are asked about one call. */
@@ -29,7 +29,7 @@ export function toApproval(question: Question, mask: Mask): MessageInitShape<typ
     argumentsJson: mask(call.argumentsJson),
     reasons: [...decision.reasons],
     policyRevision: decision.revision,
-    price: priceOf(tool).map(toAmount),
+    price: estimateOf(tool, call.argumentsJson).map(toAmount),
     labels: [...labels],
     quorum: Math.max(1, quorum),
     createTime: toTimestamp(createdMs),

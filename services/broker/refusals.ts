@@ -12,6 +12,7 @@ type GuardRefusal =
   | { readonly kind: "key_mismatch"; readonly callId: string }
   | { readonly kind: "looping"; readonly verdict: Exclude<LoopVerdict, { level: "clear" }>; readonly limit: number }
   | { readonly kind: "approval_outdated" }
+  | { readonly kind: "approval_needed"; readonly tool: string; readonly reasons: readonly string[] }
   | { readonly kind: "tool_changed"; readonly tool: string };
 
 export function guardRefusal(why: GuardRefusal): Refusal {
@@ -53,6 +54,15 @@ export function guardRefusal(why: GuardRefusal): Refusal {
           {},
         ),
         stage: "decide",
+      };
+    case "approval_needed":
+      return {
+        ...of(
+          "APPROVAL_NEEDED",
+          `${why.tool} needs a person's yes, and a program cannot wait for one; call it by itself. ${why.reasons.join(" ")}`.trim(),
+          {},
+        ),
+        stage: "approve",
       };
     case "tool_changed":
       return {

@@ -22,6 +22,8 @@ export type SessionState = {
   /** Records so far: the last one's seq. */
   seq: number;
   labels: readonly string[];
+  /** What its calls were charged, by unit. */
+  spent: Readonly<Record<string, number>>;
   repeats: RepeatWindow;
   window: LoopWindow;
   known: Known;
@@ -110,14 +112,8 @@ export type SessionRefusal =
 
 export const sessionDecider: Decider<SessionState, SessionCommand, SessionEvent, SessionRefusal> = {
   initial: () => ({
-    agent: "",
-    seq: 0,
-    labels: [],
-    repeats: NO_REPEATS,
-    window: [],
-    known: nothingKnown(),
-    calls: new Map(),
-    keys: new Map(),
+    ...{ agent: "", seq: 0, labels: [], spent: {}, repeats: NO_REPEATS, window: [], known: nothingKnown() },
+    ...{ calls: new Map(), keys: new Map() },
   }),
   decide,
   evolve,
@@ -133,10 +129,12 @@ export const sessionDecider: Decider<SessionState, SessionCommand, SessionEvent,
     const state = json as Omit<SessionState, "calls" | "keys" | "known"> & {
       calls: [string, Entry][];
       keys: [string, string][];
-      known: Omit<Known, "tokens"> & { tokens: [string, string][] };
+      known?: Omit<Known, "tokens"> & { tokens: [string, string][] };
     };
-    const known = { ...state.known, tokens: new Map(state.known.tokens) };
-    return { ...state, calls: new Map(state.calls), keys: new Map(state.keys), known };
+    // A snapshot of before these were counted begins at nothing.
+    const { spent = {}, window = [] } = state;
+    const known = state.known === undefined ? nothingKnown() : { ...state.known, tokens: new Map(state.known.tokens) };
+    return { ...state, spent, window, known, calls: new Map(state.calls), keys: new Map(state.keys) };
   },
 };
 
@@ -145,6 +143,7 @@ export type Glance = {
   readonly foreign: boolean;
   readonly labels: readonly string[];
   readonly loop: LoopVerdict;
+  readonly spent: Readonly<Record<string, number>>;
   /** The call that its idempotency key belongs to. */
   readonly earlier: { readonly callId: string; readonly same: boolean } | undefined;
 };
@@ -155,6 +154,7 @@ export function glance(state: SessionState, call: Call, limits: LoopLimits): Gla
   return {
     foreign: isForeign(state, call),
     labels: state.labels,
+    spent: state.spent,
     loop: state.calls.has(call.callId)
       ? CLEAR
       : judgeLoop(state, { tool: call.tool, signature: signatureOf(call) }, limits),
@@ -263,6 +263,7 @@ function evolve(state: SessionState, event: SessionEvent): SessionState {
       const result = "result" in outcome ? outcome.result : undefined;
       if (result !== undefined) see(state.known, textOf(result), call.tool, signatureOf(call).untrusted);
       state.labels = event.labels;
+      state.spent = withCharged(state.spent, event.charged);
       const attempt = known?.attempt ?? "";
       const startSeq = known?.startSeq ?? state.seq;
       state.calls.set(callId, { ...entryOf(call), kind: "ended", attempt, seq: state.seq, startSeq });
@@ -295,6 +296,13 @@ const LOOP_REFUSALS: readonly string[] = ["LOOP_DETECTED", "SESSION_STOPPED"];
 
 function signatureOf(call: CallSummary): Signature {
   return call.signature ?? plainSignature(call);
+}
+
+function withCharged(spent: SessionState["spent"], charged: readonly Amount[]): SessionState["spent"] {
+  if (charged.length === 0) return spent;
+  const sum = { ...spent };
+  for (const { unit, value } of charged) sum[unit] = (sum[unit] ?? 0) + value;
+  return sum;
 }
 
 /** Policy's no counts, or an agent could knock for ever; a veto on a loop and a fault do not. */

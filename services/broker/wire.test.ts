@@ -258,7 +258,7 @@ test("policy is shown the principal, the manifest, the arguments, the labels, th
     arguments: { type: "object" },
     sandbox: { kind: "builtin", name: "noop" },
   });
-  const tool = { manifest, ...canonicalManifest(manifest), problemOf: () => undefined };
+  const tool = { manifest, ...canonicalManifest(manifest), models: {}, problemOf: () => undefined };
   const foreign: Provenance["foreign"] = [
     { path: "to[0]", value: "eve", origin: "untrusted", source: "web.read" },
     { path: "to[0]", value: "mallory", origin: "untrusted", source: "web.read" },

@@ -12,6 +12,8 @@ export type CallIo = {
   /** Unix milliseconds. */
   readonly deadlineMs?: number;
   readonly traceParent?: string;
+  /** A call that needs people is refused: who makes it cannot wait. */
+  readonly asksNobody?: boolean;
 };
 
 /** Where a call stands when the shell lets go of it. */
@@ -42,6 +44,7 @@ export type Work = {
   labels: readonly string[];
   loop: LoopVerdict;
   provenance: Provenance;
+  spent: Readonly<Record<string, number>>;
   /** The last one made of it here. */
   decision?: Decision;
   ended?: CallView;

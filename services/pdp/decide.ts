@@ -1,3 +1,5 @@
+import { type Measures, mergeMeasures } from "./measures.ts";
+
 /**
  * From the rules that matched to a decision. Pure: what matched comes in as data.
  *
@@ -19,7 +21,7 @@ export type Limits = {
 };
 
 /** An absent field imposes nothing. */
-export type Obligations = {
+export type Obligations = Measures & {
   readonly limits?: Limits;
   readonly approverGroup?: string;
   readonly quorum?: number;
@@ -101,6 +103,7 @@ export function mergeObligations(all: readonly Obligations[]): Obligations {
   const quorums = all.flatMap((one) => one.quorum ?? []);
   const ttls = all.flatMap((one) => one.approvalTtlMs ?? []);
   return {
+    ...mergeMeasures(all),
     ...(Object.keys(limits).length > 0 && { limits }),
     ...(groups[0] !== undefined && { approverGroup: groups[0] }),
     ...(quorums.length > 0 && { quorum: Math.max(...quorums) }),

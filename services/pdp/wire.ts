@@ -11,8 +11,9 @@ import {
 import { JsonError, type JsonObject, parseJson } from "../shared/json.ts";
 import { NAME, TOOL_NAME } from "../shared/names.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
-import type { Decision, Limits, Outcome } from "./decide.ts";
+import type { Decision, Limits, Obligations, Outcome } from "./decide.ts";
 import { EFFECTS, type Facts, LABELS, NOTHING_SPENT, ORIGINS, SPENT_UNITS } from "./facts.ts";
+import { namesOnRun } from "./obligations.ts";
 
 /** Protobuf to our own types and back. What is unspecified or unknown is refused, never defaulted. */
 
@@ -180,12 +181,23 @@ export function toDecision(decision: Decision, revision: string): MessageInitSha
     reasons: [...decision.reasons],
     matchedRules: [...decision.matchedRules],
     obligations: {
+      ...toMeasures(decision.obligations),
       ...(limits && { limits: toLimits(limits) }),
       approverGroup: approverGroup ?? "",
       quorum: quorum ?? 0,
       approvalTtlMs: BigInt(approvalTtlMs ?? 0),
     },
     revision,
+  };
+}
+
+function toMeasures(obligations: Obligations) {
+  const { egress, redact = [], notify = [] } = obligations;
+  return {
+    ...(egress && { egress: { rules: [...egress] } }),
+    redact: [...redact],
+    notify: [...notify],
+    imposed: namesOnRun(obligations),
   };
 }
 

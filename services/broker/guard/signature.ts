@@ -30,7 +30,7 @@ export function signatureOf(manifest: Manifest, args: JsonObject, argumentsJson:
     loose,
     effects: acts,
     polls: loops?.polls ?? 0,
-    paid: (price.usd_micros ?? 0) > 0,
+    paid: (price.usd_micros ?? 0) !== 0,
     untrusted: labels.includes("untrusted-input"),
   };
 }
