@@ -2,7 +2,6 @@ import type { ApprovalsService } from "../../proto/interlock/v1/approvals_pb.ts"
 import type { LedgerService } from "../../proto/interlock/v1/ledger_pb.ts";
 import type { PdpService } from "../../proto/interlock/v1/pdp_pb.ts";
 import type { Executor } from "../shared/executor.ts";
-import type { JsonObject } from "../shared/json.ts";
 import type { Log } from "../shared/log.ts";
 import type { Mask } from "../shared/mask.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
@@ -10,11 +9,12 @@ import type { Client } from "../shared/rpc/types.ts";
 import type { Signer } from "../shared/signing.ts";
 import { AtStage, asking, askOptions } from "./asking.ts";
 import { advance, begin, type CallCommand, type CallEvent, type CallProgress, type Step } from "./call.ts";
+import { logCall } from "./call-log.ts";
 import type { Tool } from "./catalog.ts";
 import { type ControlState, switchAgainst } from "./control.ts";
 import { Ending, priceOf } from "./ending.ts";
 import { CLEAR, type LoopLimits, withLoop } from "./guard/loops.ts";
-import { NO_PROVENANCE, type Provenance, provenanceOf, withProvenance } from "./guard/provenance.ts";
+import { NO_PROVENANCE, provenanceOfCall, withProvenance } from "./guard/provenance.ts";
 import { Holds, unlessOver } from "./holds.ts";
 import { LiveCall, Waiters } from "./live.ts";
 import { maskResult } from "./mask.ts";
@@ -157,7 +157,7 @@ export class Pipeline {
       this.live.delete(callId);
       work.onRecorded?.();
       waiters.notify(callId);
-      this.#logCall(work, performance.now() - startedMs);
+      logCall(this.#options.log, work, performance.now() - startedMs);
     }
   }
 
@@ -222,12 +222,15 @@ export class Pipeline {
 
   async #guard(work: Work): Promise<CallEvent> {
     const { call } = work;
-    const { sessions, switches, loops } = this.#options;
+    const { sessions, switches, loops, knownValues } = this.#options;
     const thrown = switchAgainst(switches(), call.principal, call.tool);
     if (thrown !== undefined) return refused(guardRefusal({ kind: "killed", ...thrown }));
     const seen = await sessions.peek(
       streamOf(call.principal),
-      (state) => ({ ...glance(state, call, loops), provenance: this.#provenance(state, work) }),
+      (state) => ({
+        ...glance(state, call, loops),
+        provenance: provenanceOfCall(state.known, call, work.tool.manifest, knownValues),
+      }),
       this.#within(work),
     );
     work.labels = seen.labels;
@@ -242,14 +245,6 @@ export class Pipeline {
     if (seen.loop.level === "stopped")
       return refused(guardRefusal({ kind: "looping", verdict: seen.loop, limit: loops.exact_repeat_limit }));
     return { kind: "cleared" };
-  }
-
-  /** Only what a tool with effects is told to do can do harm. */
-  #provenance(state: SessionState, { call, tool }: Work): Provenance {
-    if (!tool.manifest.effects.some((effect) => effect !== "reads")) return NO_PROVENANCE;
-    const args = JSON.parse(call.argumentsJson) as JsonObject;
-    const operator = { known: this.#options.knownValues, user: call.principal.user };
-    return provenanceOf(state.known, args, tool.manifest, operator, call.heard);
   }
 
   async #decide(work: Work): Promise<CallEvent> {
@@ -377,23 +372,6 @@ export class Pipeline {
 
   #within({ io }: Work): { signal: AbortSignal; deadlineMs?: number } {
     return { signal: io.signal, ...(io.deadlineMs === undefined ? {} : { deadlineMs: io.deadlineMs - 100 }) };
-  }
-
-  #logCall({ call, ended, decision }: Work, ms: number): void {
-    const outcome = ended?.progress.kind === "ended" ? ended.progress.outcome : undefined;
-    const { tenant, agent, session } = call.principal;
-    this.#options.log.info(
-      {
-        ...{ callId: call.callId, tenant, agent, session, tool: call.tool },
-        outcome: outcome?.kind ?? "parked",
-        ...(outcome?.kind === "refused" ? { stage: outcome.refusal.stage, reason: outcome.refusal.reason } : {}),
-        ms: Math.round(ms * 10) / 10,
-      },
-      "call",
-    );
-    const notify = decision?.kind === "deny" ? undefined : decision?.obligations.notify;
-    if (notify !== undefined)
-      this.#options.log.warn({ notify, callId: call.callId, tenant, agent, session, tool: call.tool }, "call.notify");
   }
 }
 

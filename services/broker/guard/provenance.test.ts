@@ -4,6 +4,7 @@ import { canonicalJson, type JsonObject, sha256Hex } from "../../shared/json.ts"
 import { type Manifest, manifestSchema } from "../../shared/manifest.ts";
 import { ALLOW, ASK } from "../fixture.ts";
 import { argue, hear, KNOWN, type Known, nothingKnown, provenanceOf, see, withProvenance } from "./provenance.ts";
+import { signatureOf } from "./signature.ts";
 import { tokensOf } from "./tokens.ts";
 
 type Change = Partial<Pick<Manifest, "effects" | "provenance" | "arguments">>;
@@ -192,7 +193,18 @@ test("P2: what is known is bounded, and what was forgotten is foreign", () => {
   expect(provenanceOf(known, { to: "eve@x.example" }, manifestOf(), OPERATOR).origins).toEqual(["nowhere"]);
 });
 
-test("no text makes tokens take long, or more room than the text", () => {
+test.each([
+  ["dots", `${".".repeat(60_000)}x`],
+  ["almost IBANs", "aa11aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa_ ".repeat(1_400)],
+  ["digits and signs", "1 (-".repeat(16_000)],
+  ["one word", "a=".repeat(32_000)],
+  ["quotes", '\\"'.repeat(30_000)],
+])("no text makes it take long: %s", { timeout: 5_000 }, (_, text) => {
+  expect(tokensOf(text).size).toBeLessThan(20_000);
+  expect(signatureOf(manifestOf({ effects: ["reads"] }), { text }, canonicalJson({ text })).loose).not.toBe("");
+});
+
+test("no text makes more tokens than it has room for", () => {
   const piece = fc.constantFrom(
     "a",
     "1",

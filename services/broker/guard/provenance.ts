@@ -1,6 +1,6 @@
 import { type Json, type JsonObject, sha256Hex } from "../../shared/json.ts";
 import type { Manifest } from "../../shared/manifest.ts";
-import type { Decision } from "../model.ts";
+import type { Call, Decision } from "../model.ts";
 import { normalise, numberOf, squeeze, tokensOf } from "./tokens.ts";
 
 /**
@@ -253,6 +253,13 @@ function leavesOf(value: Json, path = "", name = ""): Leaf[] {
   return Object.entries(value as JsonObject).flatMap(([key, item]) =>
     leavesOf(item, path === "" ? key : `${path}.${key}`, key),
   );
+}
+
+/** Only what a tool with effects is told to do can do harm. */
+export function provenanceOfCall(known: Known, call: Call, manifest: Manifest, vouched: readonly string[]): Provenance {
+  if (!manifest.effects.some((effect) => effect !== "reads")) return NO_PROVENANCE;
+  const args = JSON.parse(call.argumentsJson) as JsonObject;
+  return provenanceOf(known, args, manifest, { known: vouched, user: call.principal.user }, call.heard);
 }
 
 /** Who is asked for approval is told where the values come from. */
