@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { runCallSuite } from "./call.ts";
 import { runContainerSuite } from "./container.ts";
+import { runGuardSuite } from "./guard.ts";
 import { runIsolateSuite } from "./isolate.ts";
 import { runJournalSuite } from "./journal.ts";
 import { runLedgerSuite } from "./ledger.ts";
@@ -15,6 +16,7 @@ import { formatRows, type Suite } from "./rows.ts";
  */
 const SUITES: Record<string, Suite> = {
   call: runCallSuite,
+  guard: runGuardSuite,
   isolate: runIsolateSuite,
   container: runContainerSuite,
   journal: runJournalSuite,
