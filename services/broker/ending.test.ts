@@ -80,7 +80,7 @@ function open(...answers: readonly (Verdict | Error)[]) {
   const end = (outcome: Outcome, undo: Undo, change: Partial<Work> = {}) => {
     const work: Work = {
       ...{ call: callOf(), tool: toolOf({ usd_micros: 5, cpu_ms: 100 }), live: new LiveCall("call-1", () => NOW_MS) },
-      ...{ io: { signal: new AbortController().signal }, attempt: "try-1", labels: [], loop: "clear" },
+      ...{ io: { signal: new AbortController().signal }, attempt: "try-1", labels: [], budgets: [], loop: "clear" },
       ...change,
     };
     return ending.end(work, { kind: "end", outcome, undo, decision: ALLOW });

@@ -1,4 +1,4 @@
-import type { LedgerService } from "../../proto/interlock/v1/ledger_pb.ts";
+import type { Budget, LedgerService } from "../../proto/interlock/v1/ledger_pb.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Client } from "../shared/rpc/types.ts";
 import { AtStage, asking, askOptions } from "./asking.ts";
@@ -11,6 +11,9 @@ import { approvalMs, type Work } from "./work.ts";
 /** Beyond all that is bounded: how long a hold outlives what it is for. */
 const LEASE_SLACK_MS = 45_000;
 
+/** A budget as it stands once a call is held against it. */
+export type BudgetLeft = Pick<Budget, "name" | "scope" | "subject" | "unit" | "limit" | "available" | "held" | "spent">;
+
 /** What a call holds in the ledger until it ends. */
 export class Holds {
   readonly #ledger: Client<typeof LedgerService>;
@@ -22,12 +25,15 @@ export class Holds {
   }
 
   /** @throws RpcError when a budget has no room for it, or the ledger does not answer: then it may be held. */
-  async reserve({ call, tool, price, io }: Work, decision: Decision): Promise<void> {
+  async reserve({ call, tool, price, io }: Work, decision: Decision): Promise<readonly BudgetLeft[]> {
     const wait = decision.kind === "require_approval" ? approvalMs(decision) : 0;
     const expireTime = toTimestamp(this.#now() + wait + wallMsOf(tool, decision) + LEASE_SLACK_MS);
     const amounts = (price ?? priceOf(tool)).map(toAmount);
-    const request = { reservationId: call.callId, principal: call.principal, tool: call.tool, amounts, expireTime };
-    await asking("ledger", this.#ledger.reserve(request, askOptions(io)));
+    const wantLeft = decision.kind === "require_approval";
+    const { callId: reservationId, principal } = call;
+    const request = { reservationId, principal, tool: call.tool, amounts, expireTime, wantLeft };
+    const { left } = await asking("ledger", this.#ledger.reserve(request, askOptions(io)));
+    return left.map(({ $typeName: _, ...budget }) => budget);
   }
 
   /** A hold that was made to last until people answer has to outlast the run. */

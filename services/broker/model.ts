@@ -42,9 +42,13 @@ export type Decision = {
 /** Zero and empty impose nothing. */
 export type Obligations = {
   readonly limits: Limits;
-  readonly approverGroup: string;
+  /** All of them have to say yes; empty: any reviewer. */
+  readonly approverGroups: readonly string[];
   readonly quorum: number;
   readonly approvalTtlMs: number;
+  readonly confirm: boolean;
+  readonly escalateGroup: string;
+  readonly escalateAfterMs: number;
 };
 
 /** Zero leaves the bound to the manifest. */

@@ -23,6 +23,7 @@ import { RUN_SLACK_MS, type Runners, wallMsOf } from "./runners.ts";
 import {
   type Basis,
   glance,
+  lastSteps,
   type SessionCommand,
   type SessionEvent,
   type SessionRefusal,
@@ -109,6 +110,7 @@ export class Pipeline {
       attempt: newId(),
       labels: [],
       loop: "clear",
+      budgets: [],
       ...more,
     };
   }
@@ -236,13 +238,13 @@ export class Pipeline {
     const response = await asking("pdp", pdp.decide({ facts }, askOptions(work.io)));
     const decision = fromDecision(response.decision);
     if (askedUnder !== undefined && asksMore(decision, askedUnder))
-      return refused(guardRefusal({ kind: "approval_outdated" }));
+      return refused(guardRefusal({ kind: "policy_mismatch" }));
     work.decision = decision;
     return { kind: "decided", decision };
   }
 
   async #reserve(work: Work, decision: Decision): Promise<CallEvent> {
-    await this.#holds.reserve(work, decision);
+    work.budgets = await this.#holds.reserve(work, decision);
     return { kind: "reserved" };
   }
 
@@ -271,8 +273,14 @@ export class Pipeline {
       this.#within(work),
     );
     if (recorded.kind === "refused") return recordRefusal(recorded.refusal, call);
-    await asking("approvals", this.ask({ call, tool, decision, expiresMs, labels }, askOptions(work.io)));
+    const steps = await sessions.peek(streamOf(call.principal), lastSteps);
+    const question = { call, tool, decision, expiresMs, labels, steps, budgets: work.budgets };
+    await asking("approvals", this.ask(question, askOptions(work.io)));
     return { kind: "parked" };
+  }
+
+  get mask(): Mask {
+    return this.#options.mask;
   }
 
   /** Puts the question to people. Idempotent: whoever finds a parked call may ask again. */

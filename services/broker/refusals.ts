@@ -10,7 +10,7 @@ type GuardRefusal =
   | { readonly kind: "foreign_session" }
   | { readonly kind: "key_mismatch"; readonly callId: string }
   | { readonly kind: "looping"; readonly limit: number; readonly tool: string }
-  | { readonly kind: "approval_outdated" }
+  | { readonly kind: "policy_mismatch" }
   | { readonly kind: "tool_changed"; readonly tool: string };
 
 export function guardRefusal(why: GuardRefusal): Refusal {
@@ -44,10 +44,10 @@ export function guardRefusal(why: GuardRefusal): Refusal {
         `${why.tool} was called with the same arguments ${why.limit} times in a row; change the arguments or do something else first.`,
         { limit: String(why.limit) },
       );
-    case "approval_outdated":
+    case "policy_mismatch":
       return {
         ...of(
-          "APPROVAL_OUTDATED",
+          "POLICY_MISMATCH",
           "Policy now asks for other or more people than those who said yes; send the call again.",
           {},
         ),

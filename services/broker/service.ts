@@ -29,6 +29,7 @@ import { Recovery } from "./recovery.ts";
 import { serviceDown } from "./refusals.ts";
 import { parseAgent, parsePrincipal, parseWait } from "./request.ts";
 import { followResolutions } from "./resolutions.ts";
+import { Reviewers } from "./reviewers.ts";
 import { Runners } from "./runners.ts";
 import { sessionDecider } from "./session.ts";
 import { serveSession } from "./session-stream.ts";
@@ -84,6 +85,8 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
   onChange = stopSwitched;
   const records = new Records({ sessions, journal, waiters });
   const recovery = new Recovery({ sessions, records, pipeline, catalog });
+  const { mask } = pipeline;
+  const reviewers = new Reviewers({ approvals, pdp, recovery, sessions, catalog, mask, now });
   const calls = new Calls({ catalog, sessions, pipeline, records, recovery, newId, now });
   const openCalls = new OpenCalls({
     ...{ journal, pipeline, recovery, waiters, outbox, now, log },
@@ -102,7 +105,7 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     await pipeline.drained(DRAIN_MS);
   });
   return {
-    handlers: handlersOf({ calls, records, pipeline, switches, catalog, pdp, now }),
+    handlers: handlersOf({ calls, records, pipeline, reviewers, switches, catalog, pdp, now }),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
 }
@@ -111,6 +114,7 @@ type Parts = {
   readonly calls: Calls;
   readonly records: Records;
   readonly pipeline: Pipeline;
+  readonly reviewers: Reviewers;
   readonly switches: Switches;
   readonly catalog: Catalog;
   readonly pdp: Client<typeof PdpService>;
@@ -118,7 +122,7 @@ type Parts = {
 };
 
 function handlersOf(parts: Parts): Handlers<typeof BrokerService> {
-  const { calls, records, switches } = parts;
+  const { calls, records, reviewers, switches } = parts;
   return {
     execute: async (request, context) => {
       const principal = parsePrincipal(parseAgent(context.caller), request.session, request.user);
@@ -127,7 +131,17 @@ function handlersOf(parts: Parts): Handlers<typeof BrokerService> {
     },
     session: (requests, context) => serveSession(calls, requests, context),
     watch: ({ ref }, context) => watch(parts, parsePlace(ref, context.caller), context.signal),
-    get: async ({ ref }, { caller, signal }) => ({ call: toCall(await records.view(parsePlace(ref, caller), signal)) }),
+    get: async ({ ref }, { caller, signal }) => ({
+      call: await reviewers.asked(await records.view(parsePlace(ref, caller), signal), signal),
+    }),
+    answerReviewer: async (request, context) => {
+      parseAgent(context.caller);
+      const place = parsePlace(request.ref, context.caller);
+      await records.view(place, context.signal);
+      await reviewers.answer(place, request, context);
+      return { call: await reviewers.asked(await records.view(place, context.signal), context.signal) };
+    },
+    checkEdit: (request, context) => reviewers.checkEdit(request, context),
     cancel: async ({ ref, reason }, { caller }) => {
       const who = caller.kind === "person" ? caller.name : "The agent";
       const why = reason === "" ? `${who} cancelled the call.` : `${who} cancelled the call: ${reason.slice(0, 500)}`;

@@ -55,11 +55,19 @@ export function fromDecision(decision: WireDecision | undefined): Decision {
     revision: decision.revision,
     obligations: {
       limits: limits === undefined ? NO_LIMITS : fromLimits(limits),
-      approverGroup: obligations?.approverGroup ?? "",
+      approverGroups: groupsOf(obligations),
       quorum: obligations?.quorum ?? 0,
       approvalTtlMs: Number(obligations?.approvalTtlMs ?? 0n),
+      confirm: obligations?.confirm ?? false,
+      escalateGroup: obligations?.escalateGroup ?? "",
+      escalateAfterMs: Number(obligations?.escalateAfterMs ?? 0n),
     },
   };
+}
+
+function groupsOf(obligations: WireDecision["obligations"]): readonly string[] {
+  const { approverGroup = "", approverGroups = [] } = obligations ?? {};
+  return approverGroups.length > 0 || approverGroup === "" ? approverGroups : [approverGroup];
 }
 
 const KINDS = new Map<DecisionKind, Decision["kind"]>([
@@ -175,13 +183,20 @@ const WIRE_KINDS = {
 } as const;
 
 function toDecision(decision: Decision): MessageInitShape<typeof DecisionSchema> {
-  const { limits, approverGroup, quorum, approvalTtlMs } = decision.obligations;
+  const { limits, approverGroups, approvalTtlMs, escalateAfterMs, ...who } = decision.obligations;
   return {
     kind: WIRE_KINDS[decision.kind],
     reasons: [...decision.reasons],
     matchedRules: [...decision.matchedRules],
     revision: decision.revision,
-    obligations: { limits: toLimits(limits), approverGroup, quorum, approvalTtlMs: BigInt(approvalTtlMs) },
+    obligations: {
+      ...who,
+      limits: toLimits(limits),
+      approverGroup: approverGroups.length === 1 ? (approverGroups[0] ?? "") : "",
+      approverGroups: [...approverGroups],
+      approvalTtlMs: BigInt(approvalTtlMs),
+      escalateAfterMs: BigInt(escalateAfterMs),
+    },
   };
 }
 
@@ -202,7 +217,10 @@ function toBegun({ call, decision }: Pick<CallView, "call" | "decision">) {
   return { ref: { session: principal.session, callId }, principal, tool, toolDigest, argumentsHash, approvalId };
 }
 
-export function toCall(view: CallView): MessageInitShape<typeof CallSchema> {
+/** Plain fields, never a message: only those can be spread. */
+export type CallInit = Extract<MessageInitShape<typeof CallSchema>, { $typeName?: never }>;
+
+export function toCall(view: CallView): CallInit {
   const { decision, progress } = view;
   const begun = {
     ...toBegun(view),

@@ -1,4 +1,5 @@
 import type { Tool } from "./catalog.ts";
+import type { BudgetLeft } from "./holds.ts";
 import type { LiveCall } from "./live.ts";
 import type { LoopVerdict } from "./loops.ts";
 import { type Amount, type Call, type CallView, type Decision, summaryOf } from "./model.ts";
@@ -40,6 +41,8 @@ export type Work = {
   /** As the session was when it was last looked at. */
   labels: readonly string[];
   loop: LoopVerdict;
+  /** What it is held against, as the ledger said when it was held here. */
+  budgets: readonly BudgetLeft[];
   /** The last one made of it here. */
   decision?: Decision;
   ended?: CallView;
@@ -57,10 +60,12 @@ export function approvalMs(decision: Decision): number {
   return decision.obligations.approvalTtlMs || DEFAULT_APPROVAL_MS;
 }
 
+/** Whether those who said yes under `then` could be too few, or others than are asked `now`. */
 export function asksMore(now: Decision, then: Decision): boolean {
   if (now.kind !== "require_approval") return false;
-  const { approverGroup, quorum } = now.obligations;
-  return approverGroup !== then.obligations.approverGroup || quorum > then.obligations.quorum;
+  const [a, b] = [now.obligations, then.obligations];
+  const sameGroups = a.approverGroups.join() === b.approverGroups.join();
+  return !sameGroups || a.quorum > b.quorum || (b.confirm && !a.confirm);
 }
 
 export function throwIfOver({ io, live }: Work): void {

@@ -58,7 +58,12 @@ export async function startLedger({ journal, budgets, now, log }: LedgerOptions)
         const command = { kind: "reserve", id, budgets: inScope, amounts, expiresAtMs, nowMs: now() } as const;
         await execute(spender.tenant, command, context);
         leases.note(spender.tenant, expiresAtMs);
-        return { budgets: inScope.map(({ budget }) => budget) };
+        const budgetNames = inScope.map(({ budget }) => budget);
+        if (!request.wantLeft) return { budgets: budgetNames };
+        const left = await executor.peek(STREAM_PREFIX + spender.tenant, (state) =>
+          inScope.map((budget) => toBudget(budget, state.counters.get(counterKey(budget)))),
+        );
+        return { budgets: budgetNames, left };
       },
       commit: async (request, context) => {
         const { tenant, id } = parseReservation(request, context);

@@ -146,14 +146,18 @@ const KINDS: Readonly<Record<Outcome, DecisionKind>> = {
 export const toKind = (outcome: Outcome): DecisionKind => KINDS[outcome];
 
 export function toDecision(decision: Decision, revision: string): MessageInitShape<typeof DecisionSchema> {
-  const { limits, approverGroup, quorum, approvalTtlMs } = decision.obligations;
+  const { limits, approverGroups = [], quorum, approvalTtlMs, ...who } = decision.obligations;
   return {
     kind: KINDS[decision.outcome],
     reasons: [...decision.reasons],
     matchedRules: [...decision.matchedRules],
     obligations: {
       ...(limits && { limits: toLimits(limits) }),
-      approverGroup: approverGroup ?? "",
+      approverGroup: approverGroups.length === 1 ? (approverGroups[0] ?? "") : "",
+      approverGroups: [...approverGroups],
+      confirm: who.confirm ?? false,
+      escalateGroup: who.escalateGroup ?? "",
+      escalateAfterMs: BigInt(who.escalateAfterMs ?? 0),
       quorum: quorum ?? 0,
       approvalTtlMs: BigInt(approvalTtlMs ?? 0),
     },

@@ -47,6 +47,14 @@ const container = z.strictObject({
 /** A function inside the runner's own process that reaches nothing: for tests and benchmarks of the pipeline. */
 const builtin = z.strictObject({ kind: z.literal("builtin"), name: z.enum(["noop", "echo"]) });
 
+/** What people read when they are asked about a call. */
+const review = z.strictObject({
+  sentence: text(300)
+    .optional()
+    .describe("what will happen, e.g. `Refund {amount_usd_micros} of {order_id}.`; braces name arguments"),
+  first: z.array(text(64)).max(8).default([]).describe("the arguments that matter most, in order"),
+});
+
 export const manifestSchema = z.strictObject({
   name: z.string().regex(TOOL_NAME, "use dotted lower-case words, e.g. airline.cancel_reservation"),
   version: z.string().regex(/^\d+\.\d+\.\d+$/, "use major.minor.patch"),
@@ -59,7 +67,10 @@ export const manifestSchema = z.strictObject({
     .default([])
     .describe("what a session has touched once this tool has run"),
   idempotent: z.boolean().default(false).describe("may be run again when its outcome was lost"),
-  arguments: z.record(z.string(), z.json()).describe("JSON Schema 2020-12 of the arguments; its type is object"),
+  arguments: z
+    .record(z.string(), z.json())
+    .describe("JSON Schema 2020-12 of the arguments; its type is object. What is writeOnly is never shown to people"),
+  review: review.optional(),
   sandbox: z.discriminatedUnion("kind", [isolate, container, builtin]),
   limits: limits.prefault({}),
   egress: z.array(text(260)).max(64).default([]).describe("host:port entries the tool may reach"),

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { DescService } from "@bufbuild/protobuf";
 import { fromBinary } from "@bufbuild/protobuf";
+import { v7 as uuidv7 } from "uuid";
 import { expect, onTestFinished } from "vitest";
 import { ApprovalsService } from "../../proto/interlock/v1/approvals_pb.ts";
 import {
@@ -16,7 +17,9 @@ import {
 import { LedgerService } from "../../proto/interlock/v1/ledger_pb.ts";
 import { PdpService } from "../../proto/interlock/v1/pdp_pb.ts";
 import { RunnerService } from "../../proto/interlock/v1/runner_pb.ts";
-import { startApprovals } from "../../services/approvals/service.ts";
+import { type CheckEdit, noEdits } from "../../services/approvals/desk.ts";
+import { NOBODY, type People } from "../../services/approvals/people.ts";
+import { type Approvals, startApprovals } from "../../services/approvals/service.ts";
 import { loadCatalog } from "../../services/broker/catalog.ts";
 import { startBroker } from "../../services/broker/service.ts";
 import { loadBudgets } from "../../services/ledger/budgets.ts";
@@ -145,7 +148,7 @@ export class World implements AsyncDisposable {
     );
     const budgets = loadBudgets(join(directory, "budgets.yaml"));
     const ledger = this.#stack.use(await startLedger({ journal, budgets, now, log }));
-    const approvals = this.#stack.use(await startApprovals({ journal, now, log }));
+    const approvals = this.#stack.use(await this.startApprovals());
     const runner = this.#stack.use(
       await startRunner({
         ...{
@@ -164,6 +167,26 @@ export class World implements AsyncDisposable {
     this.#services.set("ledger", service(LedgerService, ledger.handlers));
     this.#services.set("approvals", service(ApprovalsService, approvals.handlers));
     this.#services.set("runner", service(RunnerService, runner.handlers));
+  }
+
+  /** The people as a test has them; `brokers` answer what they ask about a call. */
+  people: People = NOBODY;
+  #brokers: Service[] = [];
+
+  /** One more replica of approvals, on the journal of this world. */
+  async startApprovals(): Promise<Approvals> {
+    const { journal, now } = this;
+    const checkEdit: CheckEdit = async (tenant, ref, argumentsJson) => {
+      const broker = this.#brokers.at(-1);
+      if (broker === undefined) return await noEdits();
+      const asked = localClient<typeof BrokerService>(broker, { caller: { kind: "service", name: "approvals" } });
+      return await asked.checkEdit({ tenant, ref, argumentsJson });
+    };
+    return await startApprovals({
+      ...{ journal, now, newId: uuidv7, log: silentLog, checkEdit },
+      people: this.people,
+      loginLink: () => ({ url: "https://page.example/", untilMs: now() }),
+    });
   }
 
   /** The policy from here on, by another start of the pdp. */
@@ -198,6 +221,7 @@ export class World implements AsyncDisposable {
       loops: { exactRepeatLimit: REPEAT_LIMIT },
     });
     const here = service(BrokerService, broker.handlers);
+    this.#brokers.push(here);
     let stopped: Promise<void> | undefined;
     const stop = (): Promise<void> => (stopped ??= Promise.resolve(broker[Symbol.asyncDispose]()));
     this.#stack.defer(stop);
