@@ -18,7 +18,7 @@ down: ## stop what `make up` started
 	@bin/interlock down
 
 test: ## install what is missing, check, and run every test
-	@deploy/bootstrap.sh packages engine nats python images compose
+	@deploy/bootstrap.sh packages engine gvisor nats python images compose clients
 	@deploy/check.sh
 	@deploy/test.sh
 
@@ -27,12 +27,12 @@ check: ## types, lint, layering, sizes, contracts, generated code
 	@deploy/check.sh
 
 bench: ## measure; SUITE=call for one suite, FULL=1 for the long form
-	@deploy/bootstrap.sh packages engine nats images
+	@deploy/bootstrap.sh packages engine gvisor nats images
 	@node bench/main.ts $(if $(SUITE),--suite $(SUITE)) $(if $(FULL),--full)
 
 images: ## build the sandbox images
-	@deploy/bootstrap.sh packages engine
-	@sandbox-images/build.sh
+	@deploy/bootstrap.sh packages engine images
+	@sandbox-images/build.sh --check || sandbox-images/build.sh
 
 proto: ## lint the contracts and generate their code
 	@deploy/bootstrap.sh packages

@@ -2,6 +2,8 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { runCallSuite } from "./call.ts";
+import { runContainerSuite } from "./container.ts";
+import { runIsolateSuite } from "./isolate.ts";
 import { runJournalSuite } from "./journal.ts";
 import { runPolicySuite } from "./policy.ts";
 import { formatRows, type Suite } from "./rows.ts";
@@ -10,7 +12,13 @@ import { formatRows, type Suite } from "./rows.ts";
  * `make bench`: each suite prints a table and writes bench/results/<suite>.json. What is ours is measured beside its
  * baseline in the same run, because only their ratio means something on a machine that others share.
  */
-const SUITES: Record<string, Suite> = { call: runCallSuite, journal: runJournalSuite, policy: runPolicySuite };
+const SUITES: Record<string, Suite> = {
+  call: runCallSuite,
+  isolate: runIsolateSuite,
+  container: runContainerSuite,
+  journal: runJournalSuite,
+  policy: runPolicySuite,
+};
 
 const { values } = parseArgs({ options: { suite: { type: "string" }, full: { type: "boolean", default: false } } });
 const chosen = values.suite === undefined ? Object.keys(SUITES) : [values.suite];

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a target needs and is missing; repeats in well under a second when nothing is.
-# usage: deploy/bootstrap.sh packages|engine|nats|python|images|compose ...
+# usage: deploy/bootstrap.sh packages|engine|nats|python|images|compose|gvisor|clients ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/node_modules/.bin:$PATH"
@@ -50,16 +50,27 @@ engine() {
 images() {
   if ! docker info >/dev/null 2>&1; then return; fi
   if sandbox-images/build.sh --check; then return; fi
-  if command -v mmdebstrap >/dev/null || [[ -n ${BASE_IMAGE:-} ]] || apt mmdebstrap; then
+  if { command -v mmdebstrap && command -v gcc; } >/dev/null || apt mmdebstrap gcc libc6-dev; then
     sandbox-images/build.sh || say "the sandbox images could not be built: container tools will be refused."
   else
-    say "mmdebstrap is missing, so the sandbox images cannot be built: container tools will be refused."
+    say "mmdebstrap or gcc is missing, so the sandbox images cannot be built: container tools will be refused."
   fi
 }
 
 nats() { command -v nats-server >/dev/null || apt nats-server || say "without nats-server the tests over NATS cannot run."; }
 
 python() { apt python3-grpcio python3-grpc-tools || say "without these the test of the Python client cannot run."; }
+
+# A second isolation class for containers. Without it, tools that ask for gVisor are refused.
+gvisor() {
+  if ! docker info >/dev/null 2>&1; then return; fi
+  if docker info --format '{{json .Runtimes}}' 2>/dev/null | grep -q '"runsc"'; then return; fi
+  if { command -v runsc >/dev/null || apt runsc; } && deploy/ensure-gvisor.sh; then return; fi
+  say "no gVisor: container tools that ask for it will be refused; the others work."
+}
+
+# What the tests of the way out of sandboxes speak through it with.
+clients() { apt curl openssl git || say "without these the tests of egress cannot run."; }
 
 compose() {
   command -v docker-compose >/dev/null || apt docker-compose ||
@@ -68,7 +79,7 @@ compose() {
 
 for part in "$@"; do
   case $part in
-    packages | engine | nats | python | images | compose) "$part" ;;
+    packages | engine | nats | python | images | compose | gvisor | clients) "$part" ;;
     *) say "unknown part: $part"; exit 2 ;;
   esac
 done

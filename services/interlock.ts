@@ -2,6 +2,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { DescService, MessageInitShape } from "@bufbuild/protobuf";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
+import type { Meter } from "@opentelemetry/api";
 import { ApprovalsService } from "../proto/interlock/v1/approvals_pb.ts";
 import { BrokerService, type CheckEditRequestSchema, type CheckEditResponse } from "../proto/interlock/v1/broker_pb.ts";
 import { LedgerService } from "../proto/interlock/v1/ledger_pb.ts";
@@ -11,13 +12,16 @@ import { hostApprovals } from "./approvals/host.ts";
 import { loadCatalog } from "./broker/catalog.ts";
 import { startBroker } from "./broker/service.ts";
 import { loadBudgets } from "./ledger/budgets.ts";
+import { ledgerMetrics } from "./ledger/metrics.ts";
 import { startLedger } from "./ledger/service.ts";
 import { startAuthzen } from "./pdp/authzen-server.ts";
 import { startPdp } from "./pdp/service.ts";
 import type { Backend } from "./runner/backend.ts";
 import { openBuiltinBackend } from "./runner/builtin.ts";
 import { openContainerBackend } from "./runner/container.ts";
+import { resolver } from "./runner/egress/addresses.ts";
 import { openIsolateBackend } from "./runner/isolate/backend.ts";
+import { envSecrets, fileSecrets, vaultSecrets } from "./runner/secrets.ts";
 import { startRunner } from "./runner/service.ts";
 import type { Config } from "./shared/config.ts";
 import { authenticator } from "./shared/identity.ts";
@@ -35,6 +39,7 @@ import { serveNats } from "./shared/rpc/nats-server.ts";
 import { type Service, service } from "./shared/rpc/service.ts";
 import type { Client } from "./shared/rpc/types.ts";
 import { readKeys, readPolicyKeys, readSecrets, readSigner, readTrustedKeys } from "./shared/state-dir.ts";
+import { startTelemetry, type Telemetry } from "./shared/telemetry.ts";
 
 /**
  * The composition root: the only file that knows all five services. It decides which of them this process hosts and
@@ -118,6 +123,7 @@ class Host {
   page: string | undefined;
   #journal: Promise<Journal> | undefined;
   #nats: Promise<NatsConnection> | undefined;
+  #telemetry: Promise<Telemetry> | undefined;
 
   constructor(config: Config, options: HostOptions, stack: AsyncDisposableStack) {
     this.#config = config;
@@ -144,7 +150,11 @@ class Host {
         return await this.#startPdp(log, now);
       case "ledger": {
         const budgets = loadBudgets(join(config.policies, "budgets.yaml"));
-        const ledger = await startLedger({ journal: await this.#openJournal(), budgets, now, log });
+        const metrics = await this.#meter();
+        const ledger = await startLedger({
+          ...{ journal: await this.#openJournal(), budgets, now, log },
+          ...(metrics === undefined ? {} : { metrics: ledgerMetrics(metrics) }),
+        });
         return hosted(service(LedgerService, ledger.handlers), ledger);
       }
       case "approvals": {
@@ -258,6 +268,15 @@ class Host {
     return this.#nats;
   }
 
+  /** Where no figures are collected, none are kept. */
+  async #meter(): Promise<Meter | undefined> {
+    const { telemetry } = this.#config;
+    if (telemetry === undefined) return undefined;
+    const { prometheus, otlp, otlp_every_ms: otlpEveryMs } = telemetry;
+    this.#telemetry ??= startTelemetry({ prometheus, otlp, otlpEveryMs }).then((started) => this.#stack.use(started));
+    return (await this.#telemetry).meter;
+  }
+
   #openJournal(): Promise<Journal> {
     this.#journal ??= openJournal(this.#config, { readOnly: false }).then((journal) => this.#stack.use(journal));
     return this.#journal;
@@ -273,12 +292,29 @@ export async function openBackends(
   const backends: Backend[] = [await openIsolateBackend({ workers: isolates, log: options.log })];
   if (containers !== "off") {
     const lockFile = join(import.meta.dirname, "../sandbox-images/images.lock.json");
-    const opened = await openContainerBackend({ runnerId, lockFile, ...options });
+    const opened = await openContainerBackend({ runnerId, lockFile, ...options, ...containerOptions(config) });
     backends.push(opened);
     if (containers === "required") await requireAvailable(opened, backends);
   }
   if (builtins) backends.push(openBuiltinBackend());
   return backends;
+}
+
+function containerOptions({ runner }: Config) {
+  const { warm_containers: warm, isolation, secrets, egress } = runner;
+  const { directory, vault } = secrets;
+  return {
+    ...{ warm, isolation },
+    secrets: {
+      env: envSecrets(process.env),
+      ...(directory === undefined ? {} : { file: fileSecrets(directory) }),
+      ...(vault === undefined ? {} : { vault: vaultSecrets({ address: vault.address, tokenFile: vault.token_file }) }),
+    },
+    egress: {
+      resolve: resolver(egress.hosts),
+      extraCa: egress.extra_ca === undefined ? [] : [readFileSync(egress.extra_ca, "utf8")],
+    },
+  };
 }
 
 /** @throws Error saying why not, when no class of containers can run here. */

@@ -14,6 +14,7 @@ const run = z.object({
   task: z.int().min(0),
   trial: z.int().min(0),
   reward: z.number(),
+  gold: z.array(z.object({ name: z.string(), kwargs: z.json() })).default([]),
   events: z.array(event),
 });
 
@@ -30,6 +31,8 @@ export type RecordedRun = {
   readonly trial: number;
   readonly succeeded: boolean;
   readonly calls: readonly RecordedCall[];
+  /** The right actions of the task. */
+  readonly gold: readonly { readonly name: string; readonly args: Json }[];
 };
 
 /** @throws Error naming the line that is no recorded run. */
@@ -47,7 +50,7 @@ function parseRun(line: string, place: string): RecordedRun {
   }
   const parsed = run.safeParse(json);
   if (!parsed.success) throw new Error(`${place}: it is no recorded run: ${z.prettifyError(parsed.error)}`);
-  const { task, trial, reward, events } = parsed.data;
+  const { task, trial, reward, events, gold } = parsed.data;
   const calls: RecordedCall[] = [];
   for (const [index, item] of events.entries()) {
     if (item.kind !== "call") continue;
@@ -59,5 +62,6 @@ function parseRun(line: string, place: string): RecordedRun {
       result: next?.kind === "result" ? next.content : undefined,
     });
   }
-  return { task, trial, succeeded: reward === 1, calls };
+  const right = gold.map(({ name, kwargs }) => ({ name, args: kwargs as Json }));
+  return { task, trial, succeeded: reward === 1, calls, gold: right };
 }

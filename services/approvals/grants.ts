@@ -1,4 +1,5 @@
 import { canonicalJson, type Json, type JsonObject } from "../shared/json.ts";
+import { MASKED } from "../shared/mask.ts";
 import { type Approval, type Bound, currentHash, type Grant, type NewApproval } from "./approval.ts";
 import { seatsOf } from "./eligibility.ts";
 import { likeness } from "./state.ts";
@@ -10,9 +11,6 @@ import { likeness } from "./state.ts";
 
 export const MAX_USES = 100;
 export const MAX_GRANT_MS = 8 * 3_600_000;
-/** How the broker writes what it has masked. What is masked cannot be compared, so it is never taken for alike. */
-export const MASKED = "[masked]";
-
 export type Terms = { readonly uses: number; readonly untilMs: number; readonly bounds: readonly Bound[] };
 
 /** What is wrong with the terms, for the person who set them; undefined: nothing. */

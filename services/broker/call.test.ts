@@ -12,10 +12,9 @@ import {
   rerun,
   resume,
   type Step,
-  signatureOf,
 } from "./call.ts";
 import { ALLOW, ASK, callOf, DENY, refusalOf, resultOf } from "./fixture.ts";
-import { type RunResult, STAGES, type Stage } from "./model.ts";
+import { type RunResult, STAGES, type Stage, signatureOf } from "./model.ts";
 
 const HELD: Held = { decision: undefined, reserved: false, approved: false, asked: false, mayHaveRun: false };
 const RESERVED: Held = { ...HELD, decision: ALLOW, reserved: true };

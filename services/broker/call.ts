@@ -1,4 +1,4 @@
-import type { Call, Decision, Outcome, Refusal, RunResult, Stage } from "./model.ts";
+import type { Decision, Outcome, Refusal, RunResult, Stage } from "./model.ts";
 
 /**
  * The life of a call, whole: which stage follows which, every early exit, and what each exit undoes.
@@ -77,6 +77,13 @@ export type CallEvent =
 export type Step = { readonly state: CallProgress; readonly command: CallCommand };
 
 const NOTHING_HELD: Held = { decision: undefined, reserved: false, approved: false, asked: false, mayHaveRun: false };
+
+/** Of a call whose end is told from outside its stages. */
+export const ENDING: CallProgress = {
+  kind: "active",
+  at: "settle",
+  held: { decision: undefined, reserved: false, approved: false, asked: false, mayHaveRun: false },
+};
 
 /** A new call, resolved. */
 export function begin(): Step {
@@ -229,9 +236,4 @@ function active(at: Stage, held: Held, command: CallCommand): Step {
 function withDecision(held: Held, event: CallEvent): Decision {
   if (held.decision === undefined) throw new Error(`a call without a decision cannot go on by ${event.kind}`);
   return held.decision;
-}
-
-/** What a loop counts as the same call. */
-export function signatureOf(call: Pick<Call, "tool" | "argumentsHash">): string {
-  return `${call.tool} ${call.argumentsHash}`;
 }

@@ -1,14 +1,15 @@
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Catalog, Tool } from "./catalog.ts";
 import type { LiveCall } from "./live.ts";
-import type { Call, CallView, Principal } from "./model.ts";
+import type { Ancestor, Call, CallView, Principal } from "./model.ts";
 import { streamOf } from "./model.ts";
+import { type Asked, ancestorsOf, waitsForPeople } from "./nested.ts";
 import type { Pipeline, Sessions } from "./pipeline.ts";
 import type { Place, Records } from "./records.ts";
 import type { Recovery } from "./recovery.ts";
 import { resolveCall, type ToolRequest } from "./request.ts";
 import { toRefusal, toRpcError } from "./wire.ts";
-import type { CallIo } from "./work.ts";
+import type { CallIo, Work } from "./work.ts";
 
 export type Begun = { readonly call: Call; readonly tool: Tool };
 
@@ -31,14 +32,17 @@ export class Calls {
   }
 
   /** Finds the tool and checks the arguments. @throws RpcError, with the call's id, that is on the session's record too. */
-  resolve(principal: Principal, request: ToolRequest): Begun {
+  resolve(principal: Principal, request: ToolRequest, ancestors?: readonly Ancestor[]): Begun {
     const { catalog, newId, now } = this.#options;
     const callId = newId();
     try {
-      return resolveCall(request, { principal, catalog, callId, nowMs: now() });
+      return resolveCall(request, {
+        ...{ principal, catalog, callId, nowMs: now() },
+        ...(ancestors === undefined ? {} : { ancestors }),
+      });
     } catch (thrown) {
       const error = RpcError.from(thrown);
-      this.#recordUnresolved(principal, request, callId, error);
+      this.#recordUnresolved(principal, request, callId, error, ancestors);
       throw withCall(error, principal.session, callId);
     }
   }
@@ -58,6 +62,24 @@ export class Calls {
       case "following":
         return await this.#await(call, standing.callId === "" ? call.callId : standing.callId, io, waitMs);
     }
+  }
+
+  /** A call that the program of `parent` makes. @throws RpcError for what was refused. */
+  async perform(parent: Work, asked: Asked, signal: AbortSignal): Promise<CallView> {
+    const { principal } = parent.call;
+    const begun = this.resolve(principal, { ...asked, idempotencyKey: "" }, ancestorsOf(parent.call));
+    const waits = waitsForPeople(parent.tool);
+    const { deadlineMs, traceParent } = parent.io;
+    const io: CallIo = {
+      signal,
+      ...(deadlineMs === undefined ? {} : { deadlineMs }),
+      ...(traceParent === undefined ? {} : { traceParent }),
+      ...(waits ? {} : { asksNobody: true }),
+    };
+    const waitMs = waits ? parent.tool.manifest.limits.wall_ms : 0;
+    const view = await this.execute(begun, io, waitMs);
+    if (view.progress.kind === "ended") return view;
+    return await this.cancel(placeOf(principal, view.call.callId), "Its program has waited as long as it may.");
   }
 
   /** The call that people were asked about, once it has ended. */
@@ -112,11 +134,18 @@ export class Calls {
   }
 
   /** In the background: nothing was held for it, and its caller need not wait for the record. */
-  #recordUnresolved(principal: Principal, request: ToolRequest, callId: string, error: RpcError): void {
+  #recordUnresolved(
+    principal: Principal,
+    request: ToolRequest,
+    callId: string,
+    error: RpcError,
+    ancestors: readonly Ancestor[] | undefined,
+  ): void {
     const { sessions, now } = this.#options;
     const call = {
       ...{ callId, principal, toolDigest: "", argumentsHash: "", idempotencyKey: "", createdMs: now() },
       tool: request.tool.replaceAll(/[^\x20-\x7e]/g, "?").slice(0, 128),
+      ...(ancestors === undefined ? {} : { ancestors }),
     };
     const outcome = { kind: "refused", refusal: toRefusal("resolve", error) } as const;
     const ended = { call, outcome, decision: undefined, charged: [], receipt: undefined, endMs: now() };

@@ -102,7 +102,6 @@ describe("what is wrong with a manifest is named by file, line and field", () =>
     ["an unknown field", `${GOOD}surprise: 1\n`, /^a\.yaml:1 : .*surprise/],
     ["a limit beyond the widest", `${GOOD}limits:\n  wall_ms: 3600001\n`, /^a\.yaml:17 limits\.wall_ms: /],
     ["a price that is no integer", `${GOOD}price:\n  usd_micros: 0.5\n`, /^a\.yaml:17 price\.usd_micros: /],
-    ["an unknown unit", `${GOOD}price:\n  eur: 5\n`, /^a\.yaml:17 price: .*eur/],
     ["an unknown label", `${GOOD}labels: [secret]\n`, /^a\.yaml:16 labels\.0: /],
     [
       "arguments that are no object",
@@ -159,6 +158,20 @@ describe("what is wrong with a manifest is named by file, line and field", () =>
       "a.yaml:4 impact",
       "b.yaml:1 ",
     ]);
+  });
+});
+
+describe("what is wrong with a price is named likewise", () => {
+  test.each([
+    ["no unit's name", `${GOOD}price:\n  EUR: 5\n`, /^a\.yaml:17 price\.EUR: /],
+    ["calls that are not counted", `${GOOD}price:\n  calls: 0\n`, /^a\.yaml:17 price\.calls: give a whole number/],
+    [
+      "a price by model without a price list",
+      `${GOOD}price:\n  usd_micros:\n    tokens: { model: m, input: p, output: o, output_default: 9 }\n`,
+      /^a\.yaml:18 price\.usd_micros\.tokens: There is no price list: write prices\.yaml/,
+    ],
+  ])("%s", (_name, manifest, expected) => {
+    expect(problemsOf({ "a.yaml": manifest })).toEqual([expect.stringMatching(expected)]);
   });
 });
 

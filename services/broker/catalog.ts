@@ -1,10 +1,12 @@
-import { readdirSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, readdirSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { Ajv2020, type ErrorObject, type ValidateFunction } from "ajv/dist/2020.js";
 import addFormats from "ajv-formats";
 import type { JsonObject } from "../shared/json.ts";
 import { canonicalManifest, type Manifest, manifestSchema } from "../shared/manifest.ts";
+import { type Models, pricesSchema } from "../shared/price.ts";
 import { type FileProblem, FileProblems, readYaml } from "../shared/yaml-file.ts";
+import { CodeFileProblem, withCode } from "./code-file.ts";
 
 /** The tools that exist, each with its manifest and the check of its arguments. */
 export type Catalog = {
@@ -19,6 +21,8 @@ export type Tool = {
   /** The canonical manifest and its SHA-256, which permits name. */
   readonly json: string;
   readonly digest: string;
+  /** The price list of models. */
+  readonly models: Models;
   /** The first thing wrong with the arguments, or undefined. */
   readonly problemOf: (args: JsonObject) => ArgumentProblem | undefined;
 };
@@ -29,10 +33,11 @@ export type ArgumentProblem = { readonly path: string; readonly message: string 
 /** @throws FileProblems naming every file, line and field that is wrong. */
 export function loadCatalog(directory: string): Catalog {
   const problems: FileProblem[] = [];
+  const models = loadModels(join(dirname(directory), "prices.yaml"), problems);
   const tools = new Map<string, Tool>();
   for (const file of manifestFiles(directory)) {
     try {
-      const tool = loadTool(file);
+      const tool = loadTool(file, models);
       const { name } = tool.manifest;
       if (tools.has(name))
         problems.push({ file, line: 1, field: "name", message: `${name} is in another file too; keep one.` });
@@ -58,18 +63,34 @@ function manifestFiles(directory: string): string[] {
   }
 }
 
-function loadTool(file: string): Tool {
-  const { value: manifest, lineOf } = readYaml(file, manifestSchema);
+/** Without the file no model has a price. */
+function loadModels(file: string, problems: FileProblem[]): Models {
+  if (!existsSync(file)) return {};
+  try {
+    return readYaml(file, pricesSchema).value.models;
+  } catch (error) {
+    if (!(error instanceof FileProblems)) throw error;
+    problems.push(...error.problems);
+    return {};
+  }
+}
+
+function loadTool(file: string, models: Models): Tool {
+  const { value: written, lineOf } = readYaml(file, manifestSchema);
   const problem = (path: readonly string[], message: string): FileProblems =>
     new FileProblems([{ file, line: lineOf(path), field: path.join("."), message }]);
+  const manifest = resolveCode(written, dirname(file), problem);
   if (manifest.arguments["type"] !== "object") {
     throw problem(["arguments"], "Set type: object; the arguments of a call are one JSON object.");
   }
-  if (
-    manifest.sandbox.kind === "isolate" &&
-    (manifest.sandbox.code === undefined) === (manifest.sandbox.code_argument === undefined)
-  ) {
-    throw problem(["sandbox"], "Give the program by exactly one of code and code_argument.");
+  for (const [unit, rule] of Object.entries(manifest.price)) {
+    if (typeof rule === "number" || rule.tokens === undefined) continue;
+    if (unit !== "tokens" && Object.keys(models).length === 0) {
+      throw problem(
+        ["price", unit, "tokens"],
+        "There is no price list: write prices.yaml beside the tools' directory.",
+      );
+    }
   }
   // One Ajv for each tool: a schema's $id and definitions are its own and cannot change another's.
   const ajv = addFormats.default(new Ajv2020({ strict: true, allErrors: false, allowUnionTypes: true }));
@@ -84,8 +105,22 @@ function loadTool(file: string): Tool {
   return {
     manifest,
     ...canonicalManifest(manifest),
+    models,
     problemOf: (args) => (validate(args) ? undefined : toProblem(validate.errors?.[0])),
   };
+}
+
+function resolveCode(
+  manifest: Manifest,
+  directory: string,
+  problem: (path: readonly string[], message: string) => FileProblems,
+): Manifest {
+  try {
+    return withCode(manifest, directory);
+  } catch (error) {
+    if (!(error instanceof CodeFileProblem)) throw error;
+    throw problem(error.field === "" ? ["sandbox"] : ["sandbox", error.field], error.message);
+  }
 }
 
 function toProblem(error: ErrorObject | undefined): ArgumentProblem {

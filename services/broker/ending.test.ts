@@ -9,7 +9,7 @@ import { localClient } from "../shared/rpc/local.ts";
 import type { Service } from "../shared/rpc/service.ts";
 import { newSigningKeyPem, type Signer, signerFromPem } from "../shared/signing.ts";
 import type { Undo } from "./call.ts";
-import { Ending, priceOf } from "./ending.ts";
+import { Ending } from "./ending.ts";
 import { ALLOW, callOf, NOW_MS, REFUSED, resultOf, SUCCEEDED } from "./fixture.ts";
 import { LiveCall, Waiters } from "./live.ts";
 import type { Outcome } from "./model.ts";
@@ -46,7 +46,7 @@ function toolOf(price: object) {
     sandbox: { kind: "builtin", name: "noop" },
     price,
   });
-  return { manifest, ...canonicalManifest(manifest), problemOf: () => undefined };
+  return { manifest, ...canonicalManifest(manifest), models: {}, problemOf: () => undefined };
 }
 
 /** An ending on a session that answers each record by the next of these. */
@@ -80,7 +80,14 @@ function open(...answers: readonly (Verdict | Error)[]) {
   const end = (outcome: Outcome, undo: Undo, change: Partial<Work> = {}) => {
     const work: Work = {
       ...{ call: callOf(), tool: toolOf({ usd_micros: 5, cpu_ms: 100 }), live: new LiveCall("call-1", () => NOW_MS) },
-      ...{ io: { signal: new AbortController().signal }, attempt: "try-1", labels: [], budgets: [], loop: "clear" },
+      ...{
+        io: { signal: new AbortController().signal },
+        attempt: "try-1",
+        labels: [],
+        budgets: [],
+        loop: "clear",
+        spent: {},
+      },
       ...change,
     };
     return ending.end(work, { kind: "end", outcome, undo, decision: ALLOW });
@@ -173,12 +180,4 @@ describe("a call that did not run", () => {
     await vi.advanceTimersByTimeAsync(10_000);
     expect(log).toEqual(["record"]);
   });
-});
-
-test.each([
-  [{}, ["1 calls"]],
-  [{ calls: 0 }, ["0 calls"]],
-  [{ calls: 3, tokens: 7 }, ["3 calls", "7 tokens"]],
-])("a price of %j is %j", (price, want) => {
-  expect(priceOf(toolOf(price)).map(({ unit, value }) => `${value} ${unit}`)).toEqual(want);
 });

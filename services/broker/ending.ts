@@ -6,11 +6,11 @@ import { RpcError } from "../shared/rpc/errors.ts";
 import type { Client } from "../shared/rpc/types.ts";
 import type { Signer } from "../shared/signing.ts";
 import type { CallCommand, CallEvent, Undo } from "./call.ts";
-import type { Tool } from "./catalog.ts";
 import type { Waiters } from "./live.ts";
 import { type Amount, type Outcome, streamOf, summaryOf } from "./model.ts";
 import type { Outbox } from "./outbox.ts";
 import type { Sessions } from "./pipeline.ts";
+import { actualOf, estimateOf } from "./price.ts";
 import type { SessionCommand, SessionEvent, SessionRefusal } from "./session.ts";
 import { receiptBytes, toAmount, toSignedText } from "./wire.ts";
 import type { Work } from "./work.ts";
@@ -49,7 +49,7 @@ export class Ending {
     const { call, tool } = work;
     const { sessions, signer, outbox, waiters, now, log } = this.#options;
     const { outcome, undo, decision } = command;
-    const charged = undo.hold === "charge" ? chargeOf(work.price ?? priceOf(tool), outcome) : [];
+    const charged = undo.hold === "charge" ? chargeOf(work, outcome) : [];
     const ended = { outcome, charged, endMs: now() };
     const view = { call: summaryOf(call), decision };
     const receipt = toSignedText(await signer.sign("receipt", receiptBytes(view, ended)));
@@ -85,7 +85,9 @@ export class Ending {
     switch (undo.hold) {
       case "charge": {
         const amounts = charged.map(toAmount);
-        outbox.send(`charge ${callId}`, () => ledger.commit({ tenant, reservationId: callId, amounts }, options()));
+        outbox.send(`charge ${callId}`, () =>
+          ledger.commit({ tenant, reservationId: callId, amounts, late: true }, options()),
+        );
         break;
       }
       case "release":
@@ -101,16 +103,15 @@ export class Ending {
   }
 }
 
-export function priceOf(tool: Tool): Amount[] {
-  const { calls = 1, ...others } = tool.manifest.price;
-  const amounts = Object.entries(others).map(([unit, value]) => ({ unit, value: value ?? 0 }));
-  return [{ unit: "calls", value: calls }, ...amounts];
+/** What was held for the call, or would be. */
+export function priceOf({ price, tool, call }: Pick<Work, "price" | "tool" | "call">): readonly Amount[] {
+  return price ?? estimateOf(tool, call.argumentsJson);
 }
 
-/** The estimate, and what was measured where it was. A run whose end is lost costs what was expected. */
-function chargeOf(price: readonly Amount[], outcome: Outcome): Amount[] {
-  const usage = "result" in outcome ? outcome.result?.usage : undefined;
-  return price.map(({ unit, value }) => ({ unit, value: unit === "cpu_ms" && usage ? usage.cpuMs : value }));
+/** A run whose end is lost costs what was expected. */
+function chargeOf(work: Work, outcome: Outcome): Amount[] {
+  const result = "result" in outcome ? outcome.result : undefined;
+  return actualOf(work.tool, work.call.argumentsJson, priceOf(work), result);
 }
 
 /** Before the caller's own deadline, so that the caller hears why. */

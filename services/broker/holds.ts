@@ -5,14 +5,14 @@ import { AtStage, asking, askOptions } from "./asking.ts";
 import { priceOf } from "./ending.ts";
 import type { Decision } from "./model.ts";
 import { wallMsOf } from "./runners.ts";
-import { toAmount, toTimestamp } from "./wire.ts";
+import { toAmount, toAncestors, toTimestamp } from "./wire.ts";
 import { approvalMs, type Work } from "./work.ts";
 
 /** Beyond all that is bounded: how long a hold outlives what it is for. */
 const LEASE_SLACK_MS = 45_000;
 
 /** A budget as it stands once a call is held against it. */
-export type BudgetLeft = Pick<Budget, "name" | "scope" | "subject" | "unit" | "limit" | "available" | "held" | "spent">;
+export type BudgetLeft = Pick<Budget, "name" | "scope" | "subject" | "unit" | "limit" | "available">;
 
 /** What a call holds in the ledger until it ends. */
 export class Holds {
@@ -25,15 +25,19 @@ export class Holds {
   }
 
   /** @throws RpcError when a budget has no room for it, or the ledger does not answer: then it may be held. */
-  async reserve({ call, tool, price, io }: Work, decision: Decision): Promise<readonly BudgetLeft[]> {
+  async reserve(work: Work, decision: Decision): Promise<readonly BudgetLeft[]> {
+    const { call, tool, io } = work;
     const wait = decision.kind === "require_approval" ? approvalMs(decision) : 0;
     const expireTime = toTimestamp(this.#now() + wait + wallMsOf(tool, decision) + LEASE_SLACK_MS);
-    const amounts = (price ?? priceOf(tool)).map(toAmount);
-    const wantLeft = decision.kind === "require_approval";
+    const amounts = priceOf(work).map(toAmount);
     const { callId: reservationId, principal } = call;
-    const request = { reservationId, principal, tool: call.tool, amounts, expireTime, wantLeft };
+    const of = { reservationId, principal, tool: call.tool, groups: tool.manifest.groups };
+    const wantLeft = decision.kind === "require_approval";
+    const request = { ...of, amounts, expireTime, ancestors: toAncestors(call), wantLeft };
     const { left } = await asking("ledger", this.#ledger.reserve(request, askOptions(io)));
-    return left.map(({ $typeName: _, ...budget }) => budget);
+    return left.map(({ name, scope, subject, unit, limit, available }) => ({
+      ...{ name, scope, subject, unit, limit, available },
+    }));
   }
 
   /** A hold that was made to last until people answer has to outlast the run. */
@@ -49,7 +53,6 @@ export class Holds {
  * @throws AtStage for every other refusal.
  */
 export function unlessOver({ replaces }: Work, error: unknown): void {
-  const isOver =
-    error instanceof RpcError && error.reason === "RESERVATION_ENDED" && error.metadata["ended"] === "expired";
+  const isOver = error instanceof RpcError && error.reason === "RESERVATION_EXPIRED";
   if (replaces === undefined || !isOver) throw new AtStage("reserve", error);
 }

@@ -1,49 +1,7 @@
+import type { Mask } from "../shared/mask.ts";
 import type { RunResult } from "./model.ts";
-
-/** Known secrets, masked wherever a tool's output spells them: plainly, in base64, in hex, percent-encoded or in JSON. */
-export type Mask = (text: string) => string;
-
-export const MASKED = "[masked]";
-
-export function maskOf(secrets: readonly string[]): Mask {
-  const spellings = [...new Set(secrets.flatMap(spellingsOf))].sort((a, b) => b.length - a.length);
-  if (spellings.length === 0) return (text) => text;
-  const pattern = new RegExp(spellings.map(escapeRegExp).join("|"), "g");
-  return (text) => text.replace(pattern, MASKED);
-}
 
 export function maskResult(result: RunResult, mask: Mask): RunResult {
   const { resultJson, stdout, stderr, error } = result;
   return { ...result, resultJson: mask(resultJson), stdout: mask(stdout), stderr: mask(stderr), error: mask(error) };
-}
-
-function spellingsOf(secret: string): string[] {
-  const bytes = Buffer.from(secret, "utf8");
-  const json = inJson(secret);
-  const ascii = json.replace(/[^\x20-\x7e]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
-  const percent = encodeURIComponent(secret);
-  const inUrl = [percent, new URLSearchParams([["", secret]]).toString().slice(1)];
-  const lowerCase = inUrl.map((text) => text.replace(/%../g, (code) => code.toLowerCase()));
-  // base64 of a text around the secret: what does not depend on the neighbours, at each of the three alignments.
-  const inBase64 = [0, 1, 2].map((lead) => {
-    const shifted = Buffer.concat([Buffer.alloc(lead), bytes])
-      .toString("base64")
-      .replace(/=+$/, "");
-    const first = lead === 0 ? 0 : lead + 1;
-    const whole = Math.floor(((lead + bytes.length) * 8) / 6);
-    return shifted.slice(first, whole);
-  });
-  const urlSafe = inBase64.map((text) => text.replaceAll("+", "-").replaceAll("/", "_"));
-  const hex = bytes.toString("hex");
-  const inText = [secret, json, inJson(json), ascii, ...inUrl, ...lowerCase, hex, hex.toUpperCase()];
-  const alone = [bytes.toString("base64").replace(/=+$/, ""), bytes.toString("base64url")];
-  return [...inText, ...alone, ...inBase64, ...urlSafe].filter((spelling) => spelling.length >= 6);
-}
-
-function inJson(text: string): string {
-  return JSON.stringify(text).slice(1, -1);
-}
-
-function escapeRegExp(text: string): string {
-  return text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 }

@@ -27,6 +27,16 @@ export type CallSummary = {
   /** Empty where the caller sent none. */
   readonly idempotencyKey: string;
   readonly createdMs: number;
+  /** The calls it was made by, nearest first; absent for an agent's own call. */
+  readonly ancestors?: readonly Ancestor[];
+};
+
+/** A call whose program made another. */
+export type Ancestor = {
+  readonly callId: string;
+  readonly principal: Principal;
+  readonly tool: string;
+  readonly argumentsHash: string;
 };
 
 export type Amount = { readonly unit: string; readonly value: number };
@@ -44,6 +54,12 @@ export type Obligations = {
   readonly limits: Limits;
   /** All of them have to say yes; empty: any reviewer. */
   readonly approverGroups: readonly string[];
+  /** The only ways out; undefined leaves the manifest's. */
+  readonly egress?: readonly string[];
+  /** Fields that are taken out of what the tool answers. */
+  readonly redact?: readonly string[];
+  /** Who is told that the call was made. */
+  readonly notify?: readonly string[];
   readonly quorum: number;
   readonly approvalTtlMs: number;
   readonly confirm: boolean;
@@ -86,7 +102,7 @@ export type Refusal = {
   readonly retryAfterMs?: number;
 };
 
-export const RUN_ENDS = ["exited", "timeout", "cpu", "oom", "killed", "lost"] as const;
+export const RUN_ENDS = ["exited", "timeout", "cpu", "oom", "killed", "lost", "limit"] as const;
 export type RunEnd = (typeof RUN_ENDS)[number];
 
 export type RunResult = {
@@ -102,13 +118,36 @@ export type RunResult = {
     readonly cpuMs: number;
     readonly peakMemoryBytes: number;
     readonly outputBytes: number;
+    /** Absent in records of before there was a way out. */
+    readonly egressBytes?: number;
   };
+  /** What it asked of the world; absent where it asked nothing. */
+  readonly egress?: { readonly records: readonly EgressRecord[]; readonly leftOut: number };
   readonly enforcement: {
     readonly kind: string;
     readonly isolationClass: string;
     readonly enforced: readonly string[];
     readonly missing: readonly string[];
   };
+  /** The limit that ended it. */
+  readonly limit?: { readonly name: string; readonly allowed: number; readonly used: number };
+};
+
+/** One request of a sandbox through its egress proxy. */
+export type EgressRecord = {
+  readonly id: string;
+  readonly atMs: number;
+  readonly kind: string;
+  readonly host: string;
+  readonly port: number;
+  readonly method: string;
+  readonly path: string;
+  readonly rule: string;
+  readonly refused: string;
+  readonly status: number;
+  readonly bytesSent: number;
+  readonly bytesReceived: number;
+  readonly durationMs: number;
 };
 
 /** How a call ended. */
@@ -140,6 +179,11 @@ export type CallView = {
 
 export function summaryOf({ argumentsJson: _, ...summary }: Call): CallSummary {
   return summary;
+}
+
+/** What a loop counts as the same call. */
+export function signatureOf(call: Pick<Call, "tool" | "argumentsHash">): string {
+  return `${call.tool} ${call.argumentsHash}`;
 }
 
 export function streamOf(principal: Pick<Principal, "tenant" | "session">): string {

@@ -3,23 +3,26 @@ import type { LedgerService } from "../../proto/interlock/v1/ledger_pb.ts";
 import type { PdpService } from "../../proto/interlock/v1/pdp_pb.ts";
 import type { Executor } from "../shared/executor.ts";
 import type { Log } from "../shared/log.ts";
+import type { Mask } from "../shared/mask.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Client } from "../shared/rpc/types.ts";
 import type { Signer } from "../shared/signing.ts";
 import { AtStage, asking, askOptions } from "./asking.ts";
-import { advance, begin, type CallCommand, type CallEvent, type CallProgress, type Step } from "./call.ts";
+import { advance, begin, type CallCommand, type CallEvent, type CallProgress, ENDING, type Step } from "./call.ts";
 import type { Tool } from "./catalog.ts";
 import { type ControlState, switchAgainst } from "./control.ts";
 import { Ending, priceOf } from "./ending.ts";
 import { Holds, unlessOver } from "./holds.ts";
 import { LiveCall, Waiters } from "./live.ts";
-import { type Mask, maskResult } from "./mask.ts";
-import type { Call, Decision, Refusal, RunResult } from "./model.ts";
+import { maskResult } from "./mask.ts";
+import { redactResult } from "./measures.ts";
+import type { Call, CallView, Decision, Refusal, RunResult } from "./model.ts";
 import { streamOf } from "./model.ts";
+import { type Asked, maxCallsOf, withCalls } from "./nested.ts";
 import { type Outbox, pause } from "./outbox.ts";
 import { type Question, toApproval } from "./question.ts";
 import { guardRefusal, recordRefusal, serviceDown } from "./refusals.ts";
-import { RUN_SLACK_MS, type Runners, wallMsOf } from "./runners.ts";
+import { RUN_SLACK_MS, type Runners, type RunOutcome, wallMsOf } from "./runners.ts";
 import {
   type Basis,
   glance,
@@ -55,6 +58,8 @@ export type PipelineOptions = {
   readonly mask: Mask;
   readonly outbox: Outbox;
   readonly waiters: Waiters;
+  /** Performs a call that the program of another makes. @throws RpcError for what was refused. */
+  readonly nest: (parent: Work, asked: Asked, signal: AbortSignal) => Promise<CallView>;
   readonly repeatLimit: number;
   /** Aborts when this broker stops: then nothing is waited for any more. */
   readonly stopping: AbortSignal;
@@ -111,6 +116,7 @@ export class Pipeline {
       labels: [],
       loop: "clear",
       budgets: [],
+      spent: {},
       ...more,
     };
   }
@@ -206,7 +212,7 @@ export class Pipeline {
       case "run":
         return await this.#run(work, command.decision);
       case "filter":
-        return this.#filter(command.result);
+        return this.#filter(work, command.result);
     }
   }
 
@@ -222,6 +228,7 @@ export class Pipeline {
     );
     work.labels = seen.labels;
     work.loop = seen.loop;
+    work.spent = seen.spent;
     if (seen.foreign) return refused(guardRefusal({ kind: "foreign_session" }));
     if (seen.earlier !== undefined) {
       const { callId, same } = seen.earlier;
@@ -234,12 +241,15 @@ export class Pipeline {
   async #decide(work: Work): Promise<CallEvent> {
     const { call, tool, labels, askedUnder } = work;
     const { pdp, now } = this.#options;
-    const facts = toFacts(call, tool, { labels, loop: work.loop, nowMs: now() });
+    const facts = toFacts(call, tool, { labels, loop: work.loop, spent: work.spent, nowMs: now() });
     const response = await asking("pdp", pdp.decide({ facts }, askOptions(work.io)));
     const decision = fromDecision(response.decision);
     if (askedUnder !== undefined && asksMore(decision, askedUnder))
       return refused(guardRefusal({ kind: "policy_mismatch" }));
     work.decision = decision;
+    if (decision.kind === "require_approval" && work.io.asksNobody === true) {
+      return refused(guardRefusal({ kind: "approval_needed", tool: call.tool, reasons: decision.reasons }));
+    }
     return { kind: "decided", decision };
   }
 
@@ -265,7 +275,7 @@ export class Pipeline {
     const { call, tool, labels } = work;
     const { sessions, now } = this.#options;
     const expiresMs = now() + approvalMs(decision);
-    const begun = { call, decision, price: priceOf(tool), basis: this.#basis(work) };
+    const begun = { call, decision, price: priceOf(work), basis: this.#basis(work) };
     // Recorded before people are asked: what they answer must find its call after any crash.
     const recorded = await sessions.execute(
       streamOf(call.principal),
@@ -298,7 +308,7 @@ export class Pipeline {
   async #admission(work: Work, decision: Decision): Promise<CallEvent> {
     const { call, tool, attempt } = work;
     const { sessions, now } = this.#options;
-    const begun = { call, decision, price: work.price ?? priceOf(tool), basis: this.#basis(work) };
+    const begun = { call, decision, price: priceOf(work), basis: this.#basis(work) };
     const deadlineMs = now() + wallMsOf(tool, decision) + RUN_SLACK_MS;
     const replaces = work.replaces === undefined ? {} : { replaces: work.replaces };
     const command: SessionCommand = { kind: "admit", attempt, deadlineMs, ...begun, ...replaces };
@@ -317,12 +327,24 @@ export class Pipeline {
     const run = {
       signal,
       ...trace,
-      onOutput: (stderr: boolean, text: string) => live.output(stderr, this.#options.mask(text)),
+      // Fields can be taken out of a whole answer only, not of pieces as they come.
+      onOutput: (stderr: boolean, text: string) => {
+        if (decision.obligations.redact === undefined) live.output(stderr, this.#options.mask(text));
+      },
     };
-    let outcome = await this.#options.runners.run(call, tool, decision, run);
+    work.decision = decision;
+    const { runners, nest } = this.#options;
+    const once = (): Promise<RunOutcome> =>
+      withCalls(
+        maxCallsOf(tool),
+        signal,
+        (asked, ended) => nest(work, asked, ended),
+        (onCall) => runners.run(call, tool, decision, { ...run, onCall }),
+      );
+    let outcome = await once();
     if (outcome.kind === "lost" && tool.manifest.idempotent && !signal.aborted) {
       live.enter("run", "The first run was lost; the tool is idempotent, so it is run once more.");
-      outcome = await this.#options.runners.run(call, tool, decision, run);
+      outcome = await once();
     }
     switch (outcome.kind) {
       case "ran":
@@ -339,15 +361,16 @@ export class Pipeline {
     }
   }
 
-  #filter(result: RunResult): CallEvent {
-    return { kind: "filtered", result: maskResult(result, this.#options.mask) };
+  #filter({ decision }: Work, result: RunResult): CallEvent {
+    const shown = redactResult(result, decision?.obligations.redact ?? []);
+    return { kind: "filtered", result: maskResult(shown, this.#options.mask) };
   }
 
   #within({ io }: Work): { signal: AbortSignal; deadlineMs?: number } {
     return { signal: io.signal, ...(io.deadlineMs === undefined ? {} : { deadlineMs: io.deadlineMs - 100 }) };
   }
 
-  #logCall({ call, ended }: Work, ms: number): void {
+  #logCall({ call, ended, decision }: Work, ms: number): void {
     const outcome = ended?.progress.kind === "ended" ? ended.progress.outcome : undefined;
     const { tenant, agent, session } = call.principal;
     this.#options.log.info(
@@ -359,6 +382,9 @@ export class Pipeline {
       },
       "call",
     );
+    const notify = decision?.kind === "deny" ? undefined : decision?.obligations.notify;
+    if (notify !== undefined)
+      this.#options.log.warn({ notify, callId: call.callId, tenant, agent, session, tool: call.tool }, "call.notify");
   }
 }
 
@@ -368,12 +394,6 @@ function patienceOf({ patient }: Work, { kind }: CallCommand): number {
 }
 
 type Doable = Exclude<CallCommand, { kind: "end" | "yield" | "none" }>;
-
-const ENDING: CallProgress = {
-  kind: "active",
-  at: "settle",
-  held: { decision: undefined, reserved: false, approved: false, asked: false, mayHaveRun: false },
-};
 
 function refused(refusal: Refusal): CallEvent {
   return { kind: "refused", refusal };

@@ -1,10 +1,10 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { ApprovalSchema } from "../../proto/interlock/v1/approvals_pb.ts";
+import type { Mask } from "../shared/mask.ts";
 import type { Tool } from "./catalog.ts";
-import { priceOf } from "./ending.ts";
 import type { BudgetLeft } from "./holds.ts";
-import type { Mask } from "./mask.ts";
 import type { Call, Decision } from "./model.ts";
+import { estimateOf } from "./price.ts";
 import { maskArguments } from "./secret-arguments.ts";
 import type { Step } from "./session.ts";
 import { toAmount, toTimestamp, toToolFacts } from "./wire.ts";
@@ -43,7 +43,7 @@ export function toApproval(question: Question, mask: Mask): MessageInitShape<typ
     reasons: [...decision.reasons],
     rules: [...decision.matchedRules],
     policyRevision: decision.revision,
-    price: priceOf(tool).map(toAmount),
+    price: estimateOf(tool, call.argumentsJson).map(toAmount),
     budgets: [...budgets],
     labels: [...labels],
     steps: steps.map(({ tool: name, outcome, timeMs }) => ({ tool: name, outcome, time: toTimestamp(timeMs) })),

@@ -197,12 +197,14 @@ const GONE: Tool = {
     idempotent: false,
     arguments: { type: "object" },
     sandbox: { kind: "builtin", name: "noop" },
-    limits: { wall_ms: 1, cpu_ms: 1, memory_bytes: 8 << 20, output_bytes: 0, pids: 1 },
+    limits: { wall_ms: 1, cpu_ms: 1, memory_bytes: 8 << 20, egress_bytes: 0, output_bytes: 0, pids: 1 },
     egress: [],
+    secrets: [],
     price: {},
   },
   json: "",
   digest: "",
+  models: {},
   problemOf: () => undefined,
 };
 

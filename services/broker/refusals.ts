@@ -11,6 +11,7 @@ type GuardRefusal =
   | { readonly kind: "key_mismatch"; readonly callId: string }
   | { readonly kind: "looping"; readonly limit: number; readonly tool: string }
   | { readonly kind: "policy_mismatch" }
+  | { readonly kind: "approval_needed"; readonly tool: string; readonly reasons: readonly string[] }
   | { readonly kind: "tool_changed"; readonly tool: string };
 
 export function guardRefusal(why: GuardRefusal): Refusal {
@@ -52,6 +53,15 @@ export function guardRefusal(why: GuardRefusal): Refusal {
           {},
         ),
         stage: "decide",
+      };
+    case "approval_needed":
+      return {
+        ...of(
+          "APPROVAL_NEEDED",
+          `${why.tool} needs a person's yes, and a program cannot wait for one; call it by itself. ${why.reasons.join(" ")}`.trim(),
+          {},
+        ),
+        stage: "approve",
       };
     case "tool_changed":
       return {

@@ -21,6 +21,7 @@ const MANIFEST = manifestSchema.parse({
 const TOOL: Tool = {
   manifest: MANIFEST,
   ...canonicalManifest(MANIFEST),
+  models: {},
   problemOf: (args) => ("bad" in args ? { path: "bad", message: "is not an argument of this tool" } : undefined),
 };
 const CATALOG: Catalog = { size: 1, find: (name) => (name === "orders.lookup" ? TOOL : undefined), list: () => [TOOL] };

@@ -4,7 +4,8 @@ import { NAME, parseName, TOOL_NAME } from "../shared/names.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Caller } from "../shared/rpc/types.ts";
 import type { Catalog, Tool } from "./catalog.ts";
-import type { Call, Principal } from "./model.ts";
+import type { Ancestor, Call, Principal } from "./model.ts";
+import { demandGrant, refuseCircle } from "./nested.ts";
 
 /** Requests as they come in, parsed into calls that name a tool that exists and arguments that fit it. */
 
@@ -49,17 +50,27 @@ export function parseWait(wait: ExecuteRequest["wait"]): number {
 /** @throws RpcError naming the field and the mend; its metadata names the stage. */
 export function resolveCall(
   request: ToolRequest,
-  context: { principal: Principal; catalog: Catalog; callId: string; nowMs: number },
+  context: {
+    principal: Principal;
+    catalog: Catalog;
+    callId: string;
+    nowMs: number;
+    /** Of a call that a program makes. */
+    ancestors?: readonly Ancestor[];
+  },
 ): { call: Call; tool: Tool } {
   return atStage("resolve", () => {
-    const { principal, catalog, callId, nowMs } = context;
+    const { principal, catalog, callId, nowMs, ancestors } = context;
+    if (ancestors !== undefined) demandGrant(request.tool, ancestors, catalog.find);
     const tool = findTool(catalog, request.tool);
     const idempotencyKey = parseKey(request.idempotencyKey);
     const args = resolveArguments(tool, request.argumentsJson);
     const argumentsJson = canonicalJson(args);
     const argumentsHash = sha256Hex(argumentsJson);
     const names = { tool: tool.manifest.name, toolDigest: tool.digest, idempotencyKey, createdMs: nowMs };
-    return { call: { callId, principal, ...names, argumentsHash, argumentsJson }, tool };
+    if (ancestors !== undefined) refuseCircle({ tool: names.tool, argumentsHash }, ancestors);
+    const nested = ancestors === undefined ? {} : { ancestors };
+    return { call: { callId, principal, ...names, argumentsHash, argumentsJson, ...nested }, tool };
   });
 }
 
@@ -73,7 +84,8 @@ export function resolveArguments(tool: Tool, argumentsJson: string): JsonObject 
   throw new RpcError({ code: "INVALID_ARGUMENT", reason: "ARGUMENTS_INVALID", field, message });
 }
 
-function findTool(catalog: Catalog, name: string): Tool {
+/** @throws RpcError NOT_FOUND */
+export function findTool(catalog: Catalog, name: string): Tool {
   if (name === "")
     throw new RpcError({
       code: "INVALID_ARGUMENT",

@@ -7,15 +7,16 @@ import type {
   CheckEditResponseSchema,
 } from "../../proto/interlock/v1/broker_pb.ts";
 import type { PdpService } from "../../proto/interlock/v1/pdp_pb.ts";
+import type { Mask } from "../shared/mask.ts";
 import { parseName } from "../shared/names.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Client, HandlerContext } from "../shared/rpc/types.ts";
 import { asking } from "./asking.ts";
 import type { Catalog } from "./catalog.ts";
-import type { Mask } from "./mask.ts";
 import type { CallView } from "./model.ts";
 import { streamOf } from "./model.ts";
 import type { Sessions } from "./pipeline.ts";
+import { estimateOf } from "./price.ts";
 import type { Place } from "./records.ts";
 import type { Recovery } from "./recovery.ts";
 import { guardRefusal } from "./refusals.ts";
@@ -80,8 +81,8 @@ export class Reviewers {
   }
 
   /**
-   * Whether a call that waits could run with a reviewer's arguments: its schema, then policy are asked. What is held for
-   * it stays as it is, for what a call costs does not depend on its arguments.
+   * Whether a call that waits could run with a reviewer's arguments: its schema, its price, then policy are asked. What is
+   * held for it stays as it is, so they may cost no more than what was asked.
    * @throws RpcError saying what is wrong with them.
    */
   async checkEdit(
@@ -97,6 +98,9 @@ export class Reviewers {
     const tool = parked === undefined ? undefined : catalog.find(parked.call.tool);
     if (parked === undefined || tool === undefined || tool.digest !== parked.call.toolDigest) throw waitsNoMore();
     const edited = withEdit(parked.call, tool, request.argumentsJson, mask);
+    const held = new Map(estimateOf(tool, parked.call.argumentsJson).map(({ unit, value }) => [unit, value]));
+    const dearer = estimateOf(tool, edited.argumentsJson).find(({ unit, value }) => value > (held.get(unit) ?? 0));
+    if (dearer !== undefined) throw costsMore(dearer.unit);
     const labels = await sessions.peek(streamOf({ tenant, session }), (state) => state.labels);
     const facts = toFacts(edited, tool, { labels, loop: "clear", nowMs: now() });
     const response = await asking("pdp", pdp.decide({ facts }, { signal, deadlineMs: Date.now() + ASK_MS }));
@@ -106,6 +110,15 @@ export class Reviewers {
     const { argumentsHash, argumentsJson } = edited;
     return { argumentsHash, argumentsJson: maskArguments(argumentsJson, tool, mask) };
   }
+}
+
+function costsMore(unit: string): RpcError {
+  return new RpcError({
+    code: "FAILED_PRECONDITION",
+    reason: "BUDGET_NOT_HELD",
+    field: "arguments_json",
+    message: `With these arguments the call costs more ${unit} than is held for it. Reject it, and have the agent ask anew.`,
+  });
 }
 
 function policyForbids(reasons: readonly string[]): RpcError {

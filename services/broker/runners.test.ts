@@ -1,6 +1,7 @@
 import { create, fromBinary } from "@bufbuild/protobuf";
 import { describe, expect, test } from "vitest";
 import { PermitClaimsSchema, RunnerService, type RunRequest } from "../../proto/interlock/v1/runner_pb.ts";
+import { silentLog } from "../shared/log.ts";
 import { canonicalManifest, manifestSchema } from "../shared/manifest.ts";
 import { type CodeName, RpcError } from "../shared/rpc/errors.ts";
 import { localClient } from "../shared/rpc/local.ts";
@@ -21,7 +22,7 @@ const MANIFEST = manifestSchema.parse({
   sandbox: { kind: "builtin", name: "noop" },
   limits: { wall_ms: 2_000 },
 });
-const TOOL: Tool = { manifest: MANIFEST, ...canonicalManifest(MANIFEST), problemOf: () => undefined };
+const TOOL: Tool = { manifest: MANIFEST, ...canonicalManifest(MANIFEST), models: {}, problemOf: () => undefined };
 const CALL = callOf({ toolDigest: TOOL.digest });
 const SIGNER = signerFromPem(newSigningKeyPem());
 
@@ -33,6 +34,7 @@ function newRunners(runs: readonly Run[], signer: Signer = SIGNER) {
   let boots = 0;
   const handlers: Handlers<typeof RunnerService> = {
     describe: async () => ({ runnerId: "runner-1", bootId: `boot-${++boots}`, capabilities: [] }),
+    answer: async () => ({}),
     run: (request, context) => {
       const run = runs[seen.push(request) - 1];
       if (run === undefined) throw new Error("it was not expected to run again");
@@ -43,11 +45,13 @@ function newRunners(runs: readonly Run[], signer: Signer = SIGNER) {
     caller: { kind: "service", name: "broker" },
   });
   let ids = 0;
-  const runners = new Runners({ runner, signer, newId: () => `permit-${++ids}`, now: Date.now });
+  const runners = new Runners({ runner, signer, newId: () => `permit-${++ids}`, now: Date.now, log: silentLog });
   const output: string[] = [];
   const onOutput = (stderr: boolean, text: string) => output.push(`${stderr ? "err" : "out"} ${text}`);
+  const onCall = async ({ argumentsJson }: { readonly argumentsJson: string }) =>
+    ({ case: "resultJson", value: argumentsJson }) as const;
   const run = (signal: AbortSignal = new AbortController().signal, decision = ALLOW) =>
-    runners.run(CALL, TOOL, decision, { signal, onOutput });
+    runners.run(CALL, TOOL, decision, { signal, onOutput, onCall });
   const claims = () => seen.map(({ permit }) => fromBinary(PermitClaimsSchema, permit?.payload ?? new Uint8Array()));
   return { run, seen, claims, output };
 }

@@ -1,10 +1,13 @@
 import { create, toBinary } from "@bufbuild/protobuf";
-import { PermitClaimsSchema, type RunnerService } from "../../proto/interlock/v1/runner_pb.ts";
+import { type NestedCall, PermitClaimsSchema, type RunnerService } from "../../proto/interlock/v1/runner_pb.ts";
+import type { Log } from "../shared/log.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Client } from "../shared/rpc/types.ts";
 import type { Signer } from "../shared/signing.ts";
 import type { Tool } from "./catalog.ts";
+import { egressOf } from "./measures.ts";
 import type { Call, Decision, RunResult } from "./model.ts";
+import type { Answer, Asked } from "./nested.ts";
 import { fromRunResult, toLimits, toTimestamp } from "./wire.ts";
 
 /** One boot of one runner: what a permit is for. */
@@ -14,6 +17,8 @@ export type RunIo = {
   readonly signal: AbortSignal;
   readonly traceParent?: string;
   readonly onOutput: (stderr: boolean, text: string) => void;
+  /** A call that the program makes. Never rejects. */
+  readonly onCall: (asked: Asked) => Promise<Answer>;
 };
 
 /** What came of a run. `not_started` is certain: the runner refused it, or nobody took it. */
@@ -27,11 +32,14 @@ export type RunnersOptions = {
   readonly signer: Signer;
   readonly newId: () => string;
   readonly now: () => number;
+  readonly log: Log;
 };
 
 /** From a permit's signing to its use: time for the way to the runner, no more. */
 const PERMIT_MS = 20_000;
 const DESCRIBE_MS = 2_500;
+/** For the way of an answer to a program. */
+const ANSWER_MS = 5_000;
 /** Beyond the wall clock of a run: its start, its end, and the way back. */
 export const RUN_SLACK_MS = 15_000;
 
@@ -80,6 +88,7 @@ export class Runners {
       for await (const { kind } of responses) {
         answered = true;
         if (kind.case === "output") io.onOutput(kind.value.stderr, kind.value.text);
+        else if (kind.case === "call") void this.#answer(kind.value, boot, io);
         else if (kind.case === "result") result = fromRunResult(kind.value);
       }
       if (result !== undefined) return { kind: "ran", result };
@@ -91,6 +100,19 @@ export class Runners {
     }
   }
 
+  /** The ticket holds for this boot of this runner only. A program that has ended meanwhile needs no answer. */
+  async #answer({ ticket, tool, argumentsJson }: NestedCall, boot: RunnerBoot, io: RunIo): Promise<void> {
+    const { runner, now, log } = this.#options;
+    const outcome = await io.onCall({ tool, argumentsJson });
+    if (io.signal.aborted) return;
+    try {
+      await runner.answer({ ticket, outcome }, { deadlineMs: now() + ANSWER_MS, instance: boot.runnerId });
+    } catch (thrown) {
+      const error = RpcError.from(thrown);
+      if (error.reason !== "TICKET_UNKNOWN") log.warn({ err: error, tool }, "nested.answer.lost");
+    }
+  }
+
   async #sign(call: Call, tool: Tool, decision: Decision, boot: RunnerBoot) {
     const { signer, newId, now } = this.#options;
     const { callId, principal, toolDigest, argumentsHash } = call;
@@ -99,7 +121,8 @@ export class Runners {
       ref: { session: principal.session, callId },
       ...{ principal, tool: call.tool, toolDigest, argumentsHash },
       limits: toLimits(decision.obligations.limits),
-      egress: [...tool.manifest.egress],
+      egress: egressOf(tool.manifest.egress, decision.obligations),
+      depth: call.ancestors?.length ?? 0,
       ...boot,
       expireTime: toTimestamp(now() + PERMIT_MS),
     });
@@ -140,10 +163,10 @@ const REFUSALS: readonly string[] = [
   "UNAUTHENTICATED",
 ];
 const NOBODY_TOOK_IT: readonly string[] = ["NO_RESPONDER", "RUNNER_STOPPING"];
-const BUSY = "RUNNER_BUSY";
+const BUSY: readonly string[] = ["RUNNER_BUSY", "TENANT_BUSY"];
 
 function mayHaveStarted(error: RpcError): boolean {
-  return !REFUSALS.includes(error.code) && ![...NOBODY_TOOK_IT, BUSY].includes(error.reason);
+  return !REFUSALS.includes(error.code) && ![...NOBODY_TOOK_IT, ...BUSY].includes(error.reason);
 }
 
 /** Another boot, or another runner, may take it. */

@@ -1,7 +1,7 @@
 import { canonicalJson, type Json, type JsonObject, parseJson, sha256Hex } from "../shared/json.ts";
+import { MASKED, type Mask } from "../shared/mask.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Tool } from "./catalog.ts";
-import { MASKED, type Mask } from "./mask.ts";
 import type { Call } from "./model.ts";
 import { resolveArguments } from "./request.ts";
 

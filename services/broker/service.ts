@@ -11,23 +11,26 @@ import type { PdpService } from "../../proto/interlock/v1/pdp_pb.ts";
 import type { RunnerService } from "../../proto/interlock/v1/runner_pb.ts";
 import { Executor } from "../shared/executor.ts";
 import type { Journal } from "../shared/journal/journal.ts";
+import type { JsonObject } from "../shared/json.ts";
 import type { Log } from "../shared/log.ts";
+import { maskOf } from "../shared/mask.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Caller, Client, HandlerContext, Handlers } from "../shared/rpc/types.ts";
 import type { Signer } from "../shared/signing.ts";
 import { Calls } from "./calls.ts";
 import type { Catalog, Tool } from "./catalog.ts";
 import { switchAgainst } from "./control.ts";
-import { priceOf } from "./ending.ts";
+import { declare } from "./declarations.ts";
 import { Waiters } from "./live.ts";
-import { maskOf } from "./mask.ts";
+import { mayCall } from "./nested.ts";
 import { OpenCalls } from "./open-calls.ts";
 import { Outbox } from "./outbox.ts";
 import { Pipeline } from "./pipeline.ts";
+import { listedPrice } from "./price.ts";
 import { type Place, parsePlace, Records } from "./records.ts";
 import { Recovery } from "./recovery.ts";
 import { serviceDown } from "./refusals.ts";
-import { parseAgent, parsePrincipal, parseWait } from "./request.ts";
+import { findTool, parseAgent, parsePrincipal, parseWait } from "./request.ts";
 import { followResolutions } from "./resolutions.ts";
 import { Reviewers } from "./reviewers.ts";
 import { Runners } from "./runners.ts";
@@ -73,13 +76,14 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
   };
   let onChange: () => void = () => {};
   const switches = stack.use(await Switches.open({ journal, now, log, onChange: () => onChange() }));
-  const runners = new Runners({ runner, signer, newId, now });
+  const runners = new Runners({ runner, signer, newId, now, log });
   const stop = new AbortController();
   const pipeline = new Pipeline({
     stopping: stop.signal,
     ...{ sessions, pdp, ledger, approvals, runners, signer, outbox, waiters, newId, now, log },
     switches: () => switches.state,
     mask: maskOf(options.secrets),
+    nest: (parent, asked, signal) => calls.perform(parent, asked, signal),
     repeatLimit: options.loops.exactRepeatLimit,
   });
   onChange = stopSwitched;
@@ -92,7 +96,7 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     ...{ journal, pipeline, recovery, waiters, outbox, now, log },
     charge: ({ callId, call, charged }) => {
       const { tenant } = call.principal;
-      const request = { tenant, reservationId: callId, amounts: charged.map(toAmount) };
+      const request = { tenant, reservationId: callId, amounts: charged.map(toAmount), late: true };
       outbox.send(`charge ${callId}`, () => ledger.commit(request, { deadlineMs: Date.now() + 2_500 }));
     },
   });
@@ -147,7 +151,10 @@ function handlersOf(parts: Parts): Handlers<typeof BrokerService> {
       const why = reason === "" ? `${who} cancelled the call.` : `${who} cancelled the call: ${reason.slice(0, 500)}`;
       return { call: toCall(await calls.cancel(parsePlace(ref, caller), why)) };
     },
-    listTools: async (_, context) => ({ tools: await listTools(parts, context) }),
+    listTools: async ({ typesFor }, context) => {
+      const tools = await listTools(parts, context);
+      return { tools, types: typesFor === "" ? "" : declareFor(tools, findTool(parts.catalog, typesFor)) };
+    },
     setKillSwitch: async ({ scope, on, reason }, { caller }) => {
       const person = parseOperator(caller);
       await switches.set(person, scope, on, reason);
@@ -199,8 +206,10 @@ async function* watch(
 
 const MAX_UNSEEN = 4096;
 
+type Listed = MessageInitShape<typeof ToolSchema>;
+
 /** The tools that policy could let the caller call; an operator sees them all. */
-async function listTools(parts: Parts, context: HandlerContext): Promise<MessageInitShape<typeof ToolSchema>[]> {
+async function listTools(parts: Parts, context: HandlerContext): Promise<Listed[]> {
   const { catalog, pdp, now } = parts;
   const tools = catalog.list();
   const { caller } = context;
@@ -219,6 +228,17 @@ async function listTools(parts: Parts, context: HandlerContext): Promise<Message
   });
 }
 
+/** Of the caller's tools, those that the programs of this one may call. */
+function declareFor(tools: readonly Listed[], program: Tool): string {
+  const callable = tools.filter(({ facts }) => mayCall(program, facts?.name ?? ""));
+  return declare(
+    callable.map(({ facts, description = "", argumentsSchemaJson = "{}", needsApproval = false }) => ({
+      ...{ name: facts?.name ?? "", description, needsApproval },
+      schema: JSON.parse(argumentsSchemaJson) as JsonObject,
+    })),
+  );
+}
+
 function toTool(tool: Tool, needsApproval: boolean): MessageInitShape<typeof ToolSchema> {
   const { manifest, digest } = tool;
   return {
@@ -226,7 +246,7 @@ function toTool(tool: Tool, needsApproval: boolean): MessageInitShape<typeof Too
     description: manifest.description,
     argumentsSchemaJson: JSON.stringify(manifest.arguments),
     needsApproval,
-    price: priceOf(tool).map(toAmount),
+    price: listedPrice(tool).map(toAmount),
   };
 }
 

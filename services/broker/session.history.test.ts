@@ -1,9 +1,8 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { signatureOf } from "./call.ts";
 import { ALLOW, ASK, callOf, NOW_MS, REFUSED, refusalOf, SUCCEEDED } from "./fixture.ts";
 import { judgeRepeat, NO_REPEATS } from "./loops.ts";
-import { type Call, type Outcome, summaryOf } from "./model.ts";
+import { type Call, type Outcome, signatureOf, summaryOf } from "./model.ts";
 import { glance, type SessionCommand, type SessionEvent, type SessionState, sessionDecider } from "./session.ts";
 
 /** Histories of one session, as several brokers and two agents could make them, held against S1 to S4. */

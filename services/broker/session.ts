@@ -1,7 +1,14 @@
 import type { Decided, Decider } from "../shared/decider.ts";
-import { signatureOf } from "./call.ts";
 import { countCall, judgeRepeat, type LoopVerdict, NO_REPEATS, type RepeatWindow, uncountCall } from "./loops.ts";
-import type { Amount, Call, CallSummary, Decision, Outcome, SignedText } from "./model.ts";
+import {
+  type Amount,
+  type Call,
+  type CallSummary,
+  type Decision,
+  type Outcome,
+  type SignedText,
+  signatureOf,
+} from "./model.ts";
 
 /**
  * One agent run: its calls, its labels and its loop window. Stream `session.<tenant>.<session>`.
@@ -19,6 +26,8 @@ export type SessionState = {
   /** Records so far: the last one's seq. */
   seq: number;
   labels: readonly string[];
+  /** What its calls were charged, by unit. */
+  spent: Readonly<Record<string, number>>;
   repeats: RepeatWindow;
   /** The last of them, in the order they were first recorded. */
   readonly calls: Map<string, Entry>;
@@ -117,7 +126,7 @@ export type SessionRefusal =
   | { readonly kind: "taken" };
 
 export const sessionDecider: Decider<SessionState, SessionCommand, SessionEvent, SessionRefusal> = {
-  initial: () => ({ agent: "", seq: 0, labels: [], repeats: NO_REPEATS, calls: new Map(), keys: new Map() }),
+  initial: () => ({ agent: "", seq: 0, labels: [], spent: {}, repeats: NO_REPEATS, calls: new Map(), keys: new Map() }),
   decide,
   evolve,
   eventToJson: (event) => event,
@@ -125,7 +134,8 @@ export const sessionDecider: Decider<SessionState, SessionCommand, SessionEvent,
   stateToJson: (state) => ({ ...state, calls: [...state.calls], keys: [...state.keys] }),
   stateFromJson: (json) => {
     const state = json as Omit<SessionState, "calls" | "keys"> & { calls: [string, Entry][]; keys: [string, string][] };
-    return { ...state, calls: new Map(state.calls), keys: new Map(state.keys) };
+    // A snapshot of before it was counted begins at nothing.
+    return { ...state, spent: state.spent ?? {}, calls: new Map(state.calls), keys: new Map(state.keys) };
   },
 };
 
@@ -134,6 +144,7 @@ export type Glance = {
   readonly foreign: boolean;
   readonly labels: readonly string[];
   readonly loop: LoopVerdict;
+  readonly spent: Readonly<Record<string, number>>;
   /** The call that its idempotency key belongs to. */
   readonly earlier: { readonly callId: string; readonly same: boolean } | undefined;
 };
@@ -144,6 +155,7 @@ export function glance(state: SessionState, call: Call, repeatLimit: number): Gl
   return {
     foreign: isForeign(state, call),
     labels: state.labels,
+    spent: state.spent,
     loop: state.calls.has(call.callId) ? "clear" : judgeRepeat(state.repeats, signatureOf(call), repeatLimit),
     earlier: callId === undefined || entry === undefined ? undefined : { callId, same: isSame(entry, call) },
   };
@@ -242,6 +254,7 @@ function evolve(state: SessionState, event: SessionEvent): SessionState {
         forgetKey(state, call.idempotencyKey, callId);
       }
       state.labels = event.labels;
+      state.spent = withCharged(state.spent, event.charged);
       const attempt = known?.attempt ?? "";
       const startSeq = known?.startSeq ?? state.seq;
       const end = { outcome: outcome.kind, timeMs: event.endMs };
@@ -256,6 +269,13 @@ function evolve(state: SessionState, event: SessionEvent): SessionState {
     }
   }
   return state;
+}
+
+function withCharged(spent: SessionState["spent"], charged: readonly Amount[]): SessionState["spent"] {
+  if (charged.length === 0) return spent;
+  const sum = { ...spent };
+  for (const { unit, value } of charged) sum[unit] = (sum[unit] ?? 0) + value;
+  return sum;
 }
 
 /** Policy's no counts, or an agent could knock for ever; a veto on a loop and a fault do not. */

@@ -73,9 +73,12 @@ describe("a decision that comes in", () => {
       revision: "rev",
       obligations: {
         limits: { wallMs: 1, cpuMs: 2, memoryBytes: 3, outputBytes: 4, pids: 5 },
-        approverGroup: "leads",
+        approverGroups: ["leads"],
         quorum: 2,
         approvalTtlMs: 60_000,
+        confirm: false,
+        escalateGroup: "",
+        escalateAfterMs: 0,
       },
     });
   });
@@ -257,7 +260,7 @@ test("policy is shown the principal, the manifest, the arguments, the labels, th
     arguments: { type: "object" },
     sandbox: { kind: "builtin", name: "noop" },
   });
-  const tool = { manifest, ...canonicalManifest(manifest), problemOf: () => undefined };
+  const tool = { manifest, ...canonicalManifest(manifest), models: {}, problemOf: () => undefined };
   const seen = { labels: ["private-data"], loop: "repeating", nowMs: NOW_MS } as const;
   expect(create(FactsSchema, toFacts(callOf(), tool, seen))).toMatchObject({
     principal: PRINCIPAL,

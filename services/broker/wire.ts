@@ -3,6 +3,7 @@ import { type Timestamp, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type CallEventSchema, type CallSchema, CallState, ReceiptSchema } from "../../proto/interlock/v1/broker_pb.ts";
 import type { Decision as WireDecision, RunResult as WireRunResult } from "../../proto/interlock/v1/types_pb.ts";
 import {
+  type AncestorSchema,
   DecisionKind,
   type DecisionSchema,
   type FactsSchema,
@@ -19,8 +20,10 @@ import { Code, type CodeName, RpcError } from "../shared/rpc/errors.ts";
 import { toStatus } from "../shared/rpc/status.ts";
 import type { SignedBytes } from "../shared/signing.ts";
 import type { Tool } from "./catalog.ts";
+import { fromEgress, toEgress } from "./egress-wire.ts";
 import type { ProgressEvent } from "./live.ts";
 import type { LoopVerdict as Verdict } from "./loops.ts";
+import { fromMeasures, toMeasures, unknownIn } from "./measures.ts";
 import type {
   Amount,
   Call,
@@ -48,12 +51,15 @@ export function fromDecision(decision: WireDecision | undefined): Decision {
   }
   const { obligations } = decision;
   const limits = obligations?.limits;
+  const unknown = obligations === undefined ? [] : unknownIn(obligations);
+  if (unknown.length > 0) return denialOf(decision, unknown);
   return {
     kind,
     reasons: decision.reasons,
     matchedRules: decision.matchedRules,
     revision: decision.revision,
     obligations: {
+      ...(obligations && fromMeasures(obligations)),
       limits: limits === undefined ? NO_LIMITS : fromLimits(limits),
       approverGroups: groupsOf(obligations),
       quorum: obligations?.quorum ?? 0,
@@ -68,6 +74,22 @@ export function fromDecision(decision: WireDecision | undefined): Decision {
 function groupsOf(obligations: WireDecision["obligations"]): readonly string[] {
   const { approverGroup = "", approverGroups = [] } = obligations ?? {};
   return approverGroups.length > 0 || approverGroup === "" ? approverGroups : [approverGroup];
+}
+
+const ASKS_NOBODY = {
+  approverGroups: [],
+  quorum: 0,
+  approvalTtlMs: 0,
+  confirm: false,
+  escalateGroup: "",
+  escalateAfterMs: 0,
+} as const;
+
+/** What policy imposes cannot be honoured here: then nothing runs. */
+function denialOf({ matchedRules, revision }: WireDecision, unknown: readonly string[]): Decision {
+  const reason = `The policy imposes ${unknown.join(", ")}, which this broker does not know; an operator must update it or change the rule.`;
+  const obligations = { ...ASKS_NOBODY, limits: NO_LIMITS };
+  return { kind: "deny", reasons: [reason], matchedRules, revision, obligations };
 }
 
 const KINDS = new Map<DecisionKind, Decision["kind"]>([
@@ -111,12 +133,13 @@ const ENDS: Record<RunEnd, WireEnd> = {
   oom: WireEnd.OOM,
   killed: WireEnd.KILLED,
   lost: WireEnd.LOST,
+  limit: WireEnd.LIMIT,
 };
 const END_NAMES = new Map(Object.entries(ENDS).map(([name, end]) => [end, name as RunEnd]));
 
 /** An end that we do not know is a lost one. */
 export function fromRunResult(result: WireRunResult): RunResult {
-  const { exitCode, resultJson, stdout, stderr, truncated, error, usage, enforcement } = result;
+  const { exitCode, resultJson, stdout, stderr, truncated, error, usage, enforcement, limit } = result;
   return {
     end: END_NAMES.get(result.end) ?? "lost",
     ...{ exitCode, resultJson, stdout, stderr, truncated, error },
@@ -125,27 +148,39 @@ export function fromRunResult(result: WireRunResult): RunResult {
       cpuMs: Number(usage?.cpuMs ?? 0n),
       peakMemoryBytes: Number(usage?.peakMemoryBytes ?? 0n),
       outputBytes: Number(usage?.outputBytes ?? 0n),
+      ...(usage === undefined || usage.egressBytes === 0n ? {} : { egressBytes: Number(usage.egressBytes) }),
     },
+    ...fromEgress(result),
     enforcement: {
       kind: enforcement?.kind ?? "",
       isolationClass: enforcement?.isolationClass ?? "",
       enforced: enforcement?.enforced ?? [],
       missing: enforcement?.missing ?? [],
     },
+    ...(limit === undefined
+      ? {}
+      : { limit: { name: limit.name, allowed: Number(limit.allowed), used: Number(limit.used) } }),
   };
 }
 
 export function toRunResult(result: RunResult): MessageInitShape<typeof RunResultSchema> {
-  const { end, usage, enforcement, ...same } = result;
-  return { ...same, end: ENDS[end], usage: toUsage(usage), enforcement: toEnforcement(enforcement) };
+  const { end, usage, enforcement, limit, egress, ...same } = result;
+  return {
+    ...{ ...same, ...toEgress(egress), end: ENDS[end] },
+    ...{ usage: toUsage(usage), enforcement: toEnforcement(enforcement) },
+    ...(limit === undefined
+      ? {}
+      : { limit: { name: limit.name, allowed: BigInt(limit.allowed), used: BigInt(limit.used) } }),
+  };
 }
 
-function toUsage({ wallMs, cpuMs, peakMemoryBytes, outputBytes }: RunResult["usage"]) {
+function toUsage({ wallMs, cpuMs, peakMemoryBytes, outputBytes, egressBytes = 0 }: RunResult["usage"]) {
   return {
     wallMs: BigInt(wallMs),
     cpuMs: BigInt(cpuMs),
     peakMemoryBytes: BigInt(peakMemoryBytes),
     outputBytes: BigInt(outputBytes),
+    egressBytes: BigInt(egressBytes),
   };
 }
 
@@ -162,9 +197,14 @@ export function toToolFacts(manifest: Manifest, digest: string): MessageInitShap
 }
 
 export function toFacts(
-  call: Pick<Call, "principal" | "argumentsJson">,
+  call: Pick<Call, "principal" | "argumentsJson" | "ancestors">,
   tool: Tool,
-  seen: { readonly labels: readonly string[]; readonly loop: Verdict; readonly nowMs: number },
+  seen: {
+    readonly labels: readonly string[];
+    readonly loop: Verdict;
+    readonly nowMs: number;
+    readonly spent?: Readonly<Record<string, number>>;
+  },
 ): MessageInitShape<typeof FactsSchema> {
   return {
     principal: call.principal,
@@ -173,7 +213,15 @@ export function toFacts(
     labels: [...seen.labels],
     loop: VERDICTS[seen.loop],
     time: toTimestamp(seen.nowMs),
+    spent: Object.entries(seen.spent ?? {}).map(([unit, value]) => ({ unit, value: BigInt(value) })),
+    ancestors: toAncestors(call),
   };
+}
+
+export function toAncestors({ ancestors = [] }: Pick<Call, "ancestors">): MessageInitShape<typeof AncestorSchema>[] {
+  return ancestors.map(({ callId, principal, tool }) => ({
+    ...{ ref: { session: principal.session, callId }, principal, tool },
+  }));
 }
 
 const WIRE_KINDS = {
@@ -183,14 +231,16 @@ const WIRE_KINDS = {
 } as const;
 
 function toDecision(decision: Decision): MessageInitShape<typeof DecisionSchema> {
-  const { limits, approverGroups, approvalTtlMs, escalateAfterMs, ...who } = decision.obligations;
+  const { limits, approverGroups, quorum, confirm, escalateGroup, approvalTtlMs, escalateAfterMs } =
+    decision.obligations;
   return {
     kind: WIRE_KINDS[decision.kind],
     reasons: [...decision.reasons],
     matchedRules: [...decision.matchedRules],
     revision: decision.revision,
     obligations: {
-      ...who,
+      ...toMeasures(decision.obligations),
+      ...{ quorum, confirm, escalateGroup },
       limits: toLimits(limits),
       approverGroup: approverGroups.length === 1 ? (approverGroups[0] ?? "") : "",
       approverGroups: [...approverGroups],
@@ -212,9 +262,12 @@ type Ended = Extract<CallView["progress"], { kind: "ended" }>;
 
 /** What a call and its receipt say alike. */
 function toBegun({ call, decision }: Pick<CallView, "call" | "decision">) {
-  const { callId, principal, tool, toolDigest, argumentsHash } = call;
+  const { callId, principal, tool, toolDigest, argumentsHash, ancestors: [parent] = [] } = call;
   const approvalId = decision?.kind === "require_approval" ? callId : "";
-  return { ref: { session: principal.session, callId }, principal, tool, toolDigest, argumentsHash, approvalId };
+  return {
+    ...{ ref: { session: principal.session, callId }, principal, tool, toolDigest, argumentsHash, approvalId },
+    ...(parent === undefined ? {} : { parent: { session: parent.principal.session, callId: parent.callId } }),
+  };
 }
 
 /** Plain fields, never a message: only those can be spread. */

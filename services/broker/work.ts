@@ -12,6 +12,8 @@ export type CallIo = {
   /** Unix milliseconds. */
   readonly deadlineMs?: number;
   readonly traceParent?: string;
+  /** A call that needs people is refused: who makes it cannot wait. */
+  readonly asksNobody?: boolean;
 };
 
 /** Where a call stands when the shell lets go of it. */
@@ -43,6 +45,7 @@ export type Work = {
   loop: LoopVerdict;
   /** What it is held against, as the ledger said when it was held here. */
   budgets: readonly BudgetLeft[];
+  spent: Readonly<Record<string, number>>;
   /** The last one made of it here. */
   decision?: Decision;
   ended?: CallView;

@@ -74,9 +74,17 @@ export function addCall(program: Command): void {
   program
     .command("tools")
     .description("list the tools you could be allowed to call")
-    .action(async (_: unknown, command: Command) => {
+    .option(
+      "--types-for <tool>",
+      "declare, as TypeScript, the tools that programs of this one may call (e.g. code.run)",
+    )
+    .action(async ({ typesFor = "" }: { typesFor?: string }, command: Command) => {
       await withClient(command, BrokerService, "demo-agent", async (client, globals) => {
-        const response = await client.listTools({}, soon());
+        const response = await client.listTools({ typesFor }, soon());
+        if (typesFor !== "" && !globals.json) {
+          console.log(response.types.trimEnd());
+          return;
+        }
         if (globals.json) {
           console.log(messageJson(ListToolsResponseSchema, response));
           return;

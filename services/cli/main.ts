@@ -1,6 +1,7 @@
 import { Command, CommanderError } from "commander";
 import { addApprovals } from "./approvals.ts";
 import { addAudit } from "./audit.ts";
+import { addBudgets } from "./budgets.ts";
 import { addCall } from "./call.ts";
 import { addCompletion } from "./completion.ts";
 import { addDoctor } from "./doctor.ts";
@@ -30,6 +31,7 @@ export function buildProgram(): Command {
   addHost(program);
   addCall(program);
   addApprovals(program);
+  addBudgets(program);
   addOperate(program);
   addPolicy(program);
   addAudit(program);

@@ -12,16 +12,9 @@ import {
   WhatCanResponseSchema,
   WhoCanResponseSchema,
 } from "../../proto/interlock/v1/pdp_pb.ts";
-import {
-  type Decision,
-  DecisionKind,
-  type Facts,
-  FactsSchema,
-  Impact,
-  LoopVerdict,
-} from "../../proto/interlock/v1/types_pb.ts";
+import { type Decision, type Facts, FactsSchema, Impact, LoopVerdict } from "../../proto/interlock/v1/types_pb.ts";
 import { readArguments } from "./call.ts";
-import { CliError, EXIT } from "./exit.ts";
+import { CliError } from "./exit.ts";
 import { packDirectory } from "./policy-change.ts";
 import { kindWord, possibilitiesText, replayedText } from "./policy-print.ts";
 import { messageJson, printable } from "./print.ts";
@@ -134,9 +127,6 @@ function addSimulate(policy: Command): void {
             console.log(decisionText("active", response.active));
             if (response.candidate !== undefined) console.log(decisionText("candidate", response.candidate));
           }
-          const decided = response.candidate ?? response.active;
-          if (decided?.kind === DecisionKind.DENY) process.exitCode = EXIT.refused;
-          if (decided?.kind === DecisionKind.REQUIRE_APPROVAL) process.exitCode = EXIT.pending;
         });
       },
     );

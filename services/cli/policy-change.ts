@@ -1,6 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { createInterface } from "node:readline/promises";
-import { type Command, InvalidArgumentError } from "commander";
+import type { Command } from "commander";
 import {
   ApproveChangeResponseSchema,
   type Candidate,
@@ -55,6 +55,9 @@ function addPush(policy: Command): void {
     .option("--dry-run", "show, and change nothing")
     .action(async (dir: string | undefined, flags: PushFlags, command: Command) => {
       const folder = dir ?? "policies";
+      if (flags.yes !== true && flags.dryRun !== true && !process.stdin.isTTY) {
+        throw new CliError("there is nobody to ask here: add --yes to make it live without asking, or --dry-run.");
+      }
       const bundle = await packDirectory(folder);
       await as(command, async (client, globals) => {
         const { reason } = flags;
@@ -91,10 +94,7 @@ function failureOf({ findings, failedTests }: Candidate): CliError | undefined {
   return undefined;
 }
 
-/** @throws CliError when there is nobody to ask. */
 async function confirmed(question: string): Promise<boolean> {
-  if (!process.stdin.isTTY)
-    throw new CliError("there is nobody to ask here: add --yes to make it live without asking.");
   const terminal = createInterface({ input: process.stdin, output: process.stdout });
   try {
     return /^y(es)?$/i.test((await terminal.question(`${question} [y/N] `)).trim());
@@ -110,7 +110,7 @@ function report(standing: Standing | undefined, { json }: Globals): void {
 
 function wholeNumber(text: string): number {
   if (/^\d{1,9}$/.test(text)) return Number(text);
-  throw new InvalidArgumentError("Give the number of a revision, as interlock policy log shows it.");
+  throw new CliError("Give the number of a revision, as interlock policy log shows it.");
 }
 
 function addRollback(policy: Command): void {

@@ -29,11 +29,8 @@ export function candidateText(candidate: Candidate, dir: string): string {
     const problem = formatProblem({ file: `${dir}/${file}`, line: line === 0 ? undefined : line, field, message });
     lines.push(`${warning ? "warning" : "error"}: ${problem}`);
   }
-  lines.push(
-    tests === 0
-      ? "No table tests."
-      : `Table tests: ${tests - failedTests.length} passed, ${failedTests.length} failed.`,
-  );
+  if (tests > 0) lines.push(`Table tests: ${tests - failedTests.length} passed, ${failedTests.length} failed.`);
+  else if (findings.every(({ warning }) => warning)) lines.push("No table tests.");
   for (const { file, line, name, message } of failedTests)
     lines.push(`  FAILED ${dir}/${file}:${line}: ${name}\n    ${message}`);
   if (replayed !== undefined) lines.push(replayedText(replayed));

@@ -66,7 +66,7 @@ async function run(folder: string): Promise<Run> {
   const tools = loadCatalog(`${folder}/tools`)
     .list()
     .map(({ manifest }) => manifest);
-  const results = runTests(policy, parseTests(policy.bundle, tools, folder));
+  const results = await runTests(policy, await parseTests(policy.bundle, tools, folder));
   if (results.length === 0) {
     const message = "There are no table tests; write tests/<name>.yaml, as policies/README.md shows.";
     throw new FileProblems([{ file: folder, line: undefined, field: "tests", message }]);

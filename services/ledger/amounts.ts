@@ -1,7 +1,10 @@
 /** Amounts of units. Integers only; nothing here rounds. */
 
+/** Units that need no declaration; a `budgets.yaml` may declare more. */
 export const UNITS = ["usd_micros", "calls", "cpu_ms", "tokens", "egress_bytes"] as const;
-export type Unit = (typeof UNITS)[number];
+
+/** Of a unit of one's own, as gpu_ms. */
+export const UNIT_NAME = /^[a-z][a-z0-9_]{0,31}$/;
 
 /** As asked for: its unit may be none of ours. */
 export type Amount = { readonly unit: string; readonly value: bigint };
@@ -10,34 +13,39 @@ export type Amount = { readonly unit: string; readonly value: bigint };
 export const INT64_MAX = 2n ** 63n - 1n;
 
 export type AmountsRefusal =
-  | { readonly kind: "unknown_unit"; readonly unit: string }
+  | { readonly kind: "unknown_unit"; readonly unit: string; readonly known: readonly string[] }
   | { readonly kind: "repeated_unit"; readonly unit: string }
   | { readonly kind: "negative_amount"; readonly unit: string; readonly value: bigint }
   | { readonly kind: "overflow"; readonly unit: string };
 
-/** What is wrong with the amounts of a command, if anything; the first of them, in the order of AmountsRefusal. */
-export function refuseAmounts(amounts: readonly Amount[]): AmountsRefusal | undefined {
-  const unknown = amounts.find(({ unit }) => !isUnit(unit));
-  if (unknown !== undefined) return { kind: "unknown_unit", unit: unknown.unit };
-  const repeated = amounts.find(({ unit }, i) => amounts.findIndex((other) => other.unit === unit) !== i);
-  if (repeated !== undefined) return { kind: "repeated_unit", unit: repeated.unit };
-  const negative = amounts.find(({ value }) => value < 0n);
-  if (negative !== undefined) return { kind: "negative_amount", ...negative };
-  const tooLarge = amounts.find(({ value }) => value > INT64_MAX);
-  return tooLarge === undefined ? undefined : { kind: "overflow", unit: tooLarge.unit };
-}
+const BUILT_IN: ReadonlySet<string> = new Set(UNITS);
 
-export function isUnit(text: string): text is Unit {
-  return (UNITS as readonly string[]).includes(text);
+/** What is wrong with the amounts of a command, if anything; `own` are the tenant's declared units. */
+export function refuseAmounts(amounts: readonly Amount[], own: ReadonlySet<string>): AmountsRefusal | undefined {
+  for (let i = 0; i < amounts.length; i++) {
+    const { unit = "", value = 0n } = amounts[i] ?? {};
+    if (!BUILT_IN.has(unit) && !own.has(unit)) return { kind: "unknown_unit", unit, known: [...UNITS, ...own] };
+    for (let j = 0; j < i; j++) if (amounts[j]?.unit === unit) return { kind: "repeated_unit", unit };
+    if (value < 0n) return { kind: "negative_amount", unit, value };
+    if (value > INT64_MAX) return { kind: "overflow", unit };
+  }
+  return undefined;
 }
 
 /** The amount of one unit; what is not mentioned is zero. */
-export function valueIn(amounts: readonly Amount[], unit: Unit): bigint {
-  return amounts.find((amount) => amount.unit === unit)?.value ?? 0n;
+export function valueIn(amounts: readonly Amount[], unit: string): bigint {
+  for (const amount of amounts) if (amount.unit === unit) return amount.value;
+  return 0n;
+}
+
+export function isNothing(amounts: readonly Amount[]): boolean {
+  return amounts.every(({ value }) => value === 0n);
 }
 
 /** Equal for equal amounts, in whatever order they came and with or without zeros. */
 export function amountsKey(amounts: readonly Amount[]): string {
+  const [only] = amounts;
+  if (amounts.length === 1 && only !== undefined && only.value !== 0n) return `${only.unit}=${only.value}`;
   return amounts
     .filter(({ value }) => value !== 0n)
     .map(({ unit, value }) => `${unit}=${value}`)

@@ -1,69 +1,53 @@
-import { z } from "zod";
-import { type Amount, isUnit, UNITS } from "./amounts.ts";
+import { type Account, newAccount } from "./account.ts";
+import { type Amount, valueIn } from "./amounts.ts";
+import { addLease } from "./due.ts";
+import { array, bigint, field, integer, invalid, object, optional, text } from "./json-reader.ts";
 import type { Recent } from "./recent.ts";
+import { Rules } from "./rules.ts";
+import { authorFromJson, orderFromJson, orderToJson, ruleFromJson, ruleToJson } from "./rules-codec.ts";
+import type { Spender } from "./scope.ts";
+import { SIGNAL_KINDS, type Signal } from "./signals.ts";
 import {
-  addHold,
-  type Counter,
-  type CounterId,
-  counterKey,
   type Ended,
   emptyLedger,
+  type Hold,
+  type Late,
+  type LateEvent,
   type LedgerEvent,
   type LedgerState,
 } from "./state.ts";
+import type { Line } from "./statement.ts";
 
-/** Events and snapshots as JSON. A counter is its key, `name scope subject unit`, which people can read in the journal. */
-
-const integer = z
-  .string()
-  .regex(/^\d+$/)
-  .transform((text) => BigInt(text));
-
-const amounts = z
-  .partialRecord(z.enum(UNITS), integer)
-  .transform((values): readonly Amount[] => Object.entries(values).map(([unit, value]) => ({ unit, value })));
-
-const SCOPES = ["tenant", "agent", "session", "tool"] as const;
-
-const counterId = z.string().transform((text, context): CounterId => {
-  const [budget, scopeText, subject, unit, ...rest] = text.split(" ");
-  const scope = SCOPES.find((known) => known === scopeText);
-  if (budget && scope && subject && unit !== undefined && isUnit(unit) && rest.length === 0) {
-    return { budget, scope, subject, unit };
-  }
-  context.addIssue("no counter: name scope subject unit");
-  return z.NEVER;
-});
-
-const event = z.discriminatedUnion("kind", [
-  z.strictObject({
-    kind: z.literal("reserved"),
-    id: z.string(),
-    amounts,
-    counters: z.array(counterId),
-    expiresAtMs: z.int(),
-    atMs: z.int(),
-  }),
-  z
-    .strictObject({
-      kind: z.literal("committed"),
-      id: z.string(),
-      amounts,
-      lateFor: z.array(counterId).optional(),
-      atMs: z.int(),
-    })
-    .transform(({ lateFor, ...rest }) => ({ ...rest, lateFor })),
-  z.strictObject({ kind: z.literal("released"), id: z.string(), atMs: z.int() }),
-  z.strictObject({ kind: z.literal("extended"), id: z.string(), expiresAtMs: z.int(), atMs: z.int() }),
-  z.strictObject({ kind: z.literal("expired"), ids: z.array(z.string()), atMs: z.int() }),
-]);
+/**
+ * Events and snapshots as JSON, read by hand and not by a schema: a ledger is rebuilt from hundreds of thousands of
+ * them. What is not as expected throws. Amounts are decimal texts; an account is its key, which people can read.
+ */
 
 export function eventToJson(of: LedgerEvent): unknown {
   switch (of.kind) {
-    case "reserved":
-      return { ...of, amounts: amountsToJson(of.amounts), counters: of.counters.map(counterKey) };
-    case "committed":
-      return { ...of, amounts: amountsToJson(of.amounts), lateFor: of.lateFor?.map(counterKey) };
+    case "reserved": {
+      const { id, spender, ancestors, amounts, accounts, expiresAtMs, atMs } = of;
+      const by = spenderToJson(spender);
+      const held = amountsToJson(amounts);
+      const calls = ancestors.length === 0 ? undefined : ancestors; // JSON leaves out what is undefined
+      return { kind: of.kind, id, spender: by, ancestors: calls, amounts: held, accounts, expiresAtMs, atMs };
+    }
+    case "committed": {
+      const { id, amounts, starts, signals, late, atMs } = of;
+      return {
+        kind: of.kind,
+        id,
+        amounts: amountsToJson(amounts),
+        starts: starts.length === 0 ? undefined : starts,
+        signals: signals.length === 0 ? undefined : signals.map(signalToJson),
+        late: late && lateToJson(late),
+        atMs,
+      };
+    }
+    case "revised":
+      return { ...of, rules: of.rules.map(ruleToJson) };
+    case "ordered":
+      return { ...of, order: orderToJson(of.order) };
     case "released":
     case "extended":
     case "expired":
@@ -71,72 +55,270 @@ export function eventToJson(of: LedgerEvent): unknown {
   }
 }
 
-/** @throws ZodError for what is no event of ours. */
+/** @throws Error for what is no event of ours. */
 export function eventFromJson(json: unknown): LedgerEvent {
-  return event.parse(json);
+  const of = object(json);
+  const kind = text(of["kind"]);
+  switch (kind) {
+    case "reserved":
+      return {
+        kind,
+        id: text(of["id"]),
+        spender: spenderFromJson(of["spender"]),
+        ancestors: optional(of["ancestors"], (value) => array(value, text)) ?? [],
+        amounts: amountsFromJson(of["amounts"]),
+        accounts: array(of["accounts"], text),
+        expiresAtMs: integer(of["expiresAtMs"]),
+        atMs: integer(of["atMs"]),
+      };
+    case "committed":
+      return {
+        kind,
+        id: text(of["id"]),
+        amounts: amountsFromJson(of["amounts"]),
+        starts: optional(of["starts"], (value) => array(value, integer)) ?? [],
+        signals: optional(of["signals"], (value) => array(value, signalFromJson)) ?? [],
+        late: optional(of["late"], lateFromJson),
+        atMs: integer(of["atMs"]),
+      };
+    case "released":
+      return { kind, id: text(of["id"]), atMs: integer(of["atMs"]) };
+    case "extended":
+      return { kind, id: text(of["id"]), expiresAtMs: integer(of["expiresAtMs"]), atMs: integer(of["atMs"]) };
+    case "expired":
+      return { kind, ids: array(of["ids"], text), atMs: integer(of["atMs"]) };
+    case "revised":
+      return {
+        kind,
+        revision: text(of["revision"]),
+        tenant: text(of["tenant"]),
+        units: array(of["units"], text),
+        rules: array(of["rules"], ruleFromJson),
+        part: integer(of["part"]),
+        parts: integer(of["parts"]),
+        author: authorFromJson(of["author"]),
+      };
+    case "ordered":
+      return { kind, key: text(of["key"]), order: orderFromJson(of["order"]), author: authorFromJson(of["author"]) };
+    default:
+      throw invalid("an event's kind", kind);
+  }
+}
+
+/** Of one record's body: the ledger's records hold all events of one append. @throws Error for what is none of ours. */
+export function eventsOf(body: Uint8Array): LedgerEvent[] {
+  return array(JSON.parse(Buffer.from(body).toString("utf8")), eventFromJson);
 }
 
 function amountsToJson(of: readonly Amount[]): Record<string, string> {
-  return Object.fromEntries(of.map(({ unit, value }) => [unit, value.toString()]));
+  const json: Record<string, string> = {};
+  for (const { unit, value } of of) json[unit] = value.toString();
+  return json;
 }
 
-function recent<S extends z.ZodType>(value: S) {
-  const entries = z.array(z.tuple([z.string(), value]));
-  return z.strictObject({ young: entries, old: entries, youngSinceMs: z.int() });
+function amountsFromJson(json: unknown): Amount[] {
+  const amounts: Amount[] = [];
+  const of = object(json);
+  for (const unit in of) amounts.push({ unit, value: bigint(of[unit]) });
+  return amounts;
 }
 
-/** Holds and expired ids name their counters by place. What is held follows from the holds. */
-const snapshot = z.strictObject({
-  counters: z.array(z.tuple([counterId, integer])),
-  holds: z.array(z.strictObject({ id: z.string(), amounts, counters: z.array(z.int()), expiresAtMs: z.int() })),
-  /** The key of the amounts that were committed; null: released. */
-  ended: recent(z.string().nullable()),
-  expired: recent(z.array(z.int())),
-});
+function spenderToJson({ agent, user, session, tool, groups }: Spender): readonly string[] {
+  return [agent, user, session, tool, ...groups];
+}
 
-export function stateToJson(state: LedgerState): unknown {
-  const places = new Map<Counter, number>([...state.counters.values()].map((counter, i) => [counter, i]));
-  const placesOf = (counters: readonly Counter[]) => counters.map((counter) => places.get(counter));
+function spenderFromJson(json: unknown): Spender {
+  const [agent, user, session, tool, ...groups] = array(json, text);
+  if (agent === undefined || user === undefined || session === undefined || tool === undefined) {
+    throw invalid("a spender", json);
+  }
+  return { agent, user, session, tool, groups };
+}
+
+function lateToJson({ spender, amounts, accounts }: LateEvent): unknown {
+  return { spender: spenderToJson(spender), amounts: amountsToJson(amounts), accounts };
+}
+
+function lateFromJson(json: unknown): LateEvent {
   return {
-    counters: [...state.counters].map(([key, { spent }]) => [key, spent.toString()]),
+    spender: spenderFromJson(field(json, "spender")),
+    amounts: amountsFromJson(field(json, "amounts")),
+    accounts: array(field(json, "accounts"), text),
+  };
+}
+
+export function signalToJson(of: Signal): unknown {
+  switch (of.kind) {
+    case "threshold":
+    case "forecast":
+      return of;
+    case "overrun":
+      return { ...of, over: of.over.toString() };
+    case "anomaly":
+      return { ...of, sum: of.sum.toString(), usual: of.usual.toString() };
+  }
+}
+
+function signalFromJson(json: unknown): Signal {
+  const of = object(json);
+  const kind = SIGNAL_KINDS.find((known) => known === of["kind"]);
+  const account = text(of["account"]);
+  switch (kind) {
+    case "threshold":
+      return { kind, account, percent: integer(of["percent"]) };
+    case "overrun":
+      return { kind, account, over: bigint(of["over"]) };
+    case "forecast":
+      return { kind, account, emptyAtMs: integer(of["emptyAtMs"]) };
+    case "anomaly":
+      return { kind, account, sum: bigint(of["sum"]), usual: bigint(of["usual"]) };
+    case undefined:
+      throw invalid("a signal's kind", of["kind"]);
+  }
+}
+
+/** Holds name their accounts by place. What is held follows from the holds. */
+export function stateToJson(state: LedgerState): unknown {
+  const { rules, staged } = state;
+  const places = new Map<Account, number>([...state.accounts.values()].map((account, i) => [account, i]));
+  const placesOf = (accounts: readonly Account[]) => accounts.map((account) => places.get(account));
+  const late = ({ spender, amounts, accounts }: Late) => {
+    return [spenderToJson(spender), amountsToJson(amounts), placesOf(accounts)];
+  };
+  return {
+    rules: {
+      ...{ revision: rules.revision, tenant: rules.tenant, units: [...rules.units] },
+      rules: [...rules.byName.values()].map(ruleToJson),
+    },
+    ...(staged === undefined ? {} : { staged: { ...staged, rules: staged.rules.map(ruleToJson) } }),
+    revisions: state.revisions,
+    raised: [...state.raised].map(([target, { limit, ...author }]) => [target, limit.toString(), author]),
+    frozen: [...state.frozen],
+    accounts: [...state.accounts.values()].map(accountToJson),
     // In the heap's own order, so that the same heap comes back.
-    holds: state.leases.map(({ id, amounts: held, counters, expiresAtMs }) => {
-      return { id, amounts: amountsToJson(held), counters: placesOf(counters), expiresAtMs };
+    holds: state.leases.map((hold) => [hold.id, hold.expiresAtMs, hold.ancestors, ...late(hold)]),
+    ended: recentToJson(state.ended, (ended) => {
+      return ended.kind === "committed" ? ended.amountsKey : ended.kind === "released" ? null : late(ended.late);
     }),
-    ended: recentToJson(state.ended, (ended) => (ended.kind === "committed" ? ended.amountsKey : null)),
-    expired: recentToJson(state.expired, placesOf),
+    orders: recentToJson(state.orders, (order) => order),
+    days: [...state.days].map(([day, lines]) => [day, [...lines.values()].map(lineToJson)]),
   };
 }
 
-/** @throws ZodError or Error for what is no snapshot of ours. */
+/** @throws Error for what is no snapshot of ours. */
 export function stateFromJson(json: unknown): LedgerState {
-  const parsed = snapshot.parse(json);
+  const of = object(json);
   const state = emptyLedger();
-  const counters = parsed.counters.map(([id, spent]): Counter => {
-    const counter = { ...id, held: 0n, spent };
-    state.counters.set(counterKey(id), counter);
-    return counter;
+  state.rules = new Rules({
+    revision: text(field(of["rules"], "revision")),
+    tenant: text(field(of["rules"], "tenant")),
+    units: array(field(of["rules"], "units"), text),
+    rules: array(field(of["rules"], "rules"), ruleFromJson),
   });
-  const at = (place: number): Counter => {
-    const counter = counters[place];
-    if (counter === undefined) throw new Error(`the ledger's snapshot has no counter ${place}`);
-    return counter;
+  state.staged = optional(of["staged"], (staged) => ({
+    revision: text(field(staged, "revision")),
+    rules: array(field(staged, "rules"), ruleFromJson),
+    parts: integer(field(staged, "parts")),
+  }));
+  for (const revision of array(of["revisions"], object)) {
+    const { revision: id, budgets } = revision;
+    state.revisions.push({ revision: text(id), budgets: integer(budgets), ...authorFromJson(revision) });
+  }
+  for (const [target, limit, author] of array(of["raised"], tuple)) {
+    state.raised.set(text(target), { limit: bigint(limit), ...authorFromJson(author) });
+  }
+  for (const [selector, author] of array(of["frozen"], tuple)) state.frozen.set(text(selector), authorFromJson(author));
+  const accounts = array(of["accounts"], accountFromJson);
+  for (const account of accounts) state.accounts.set(account.key, account);
+  const late = (parts: readonly unknown[]): Late => {
+    const [spender, amounts, places] = parts;
+    return {
+      spender: spenderFromJson(spender),
+      amounts: amountsFromJson(amounts),
+      accounts: array(places, (place) => accounts[integer(place)] ?? fail("an account's place", place)),
+    };
   };
-  for (const hold of parsed.holds) addHold(state, hold, hold.counters.map(at));
-  const ended = recentFromJson(parsed.ended, (key): Ended => {
-    return key === null ? { kind: "released" } : { kind: "committed", amountsKey: key };
+  for (const [id, expiresAtMs, ancestors, ...rest] of array(of["holds"], tuple)) {
+    addAgain(state, {
+      id: text(id),
+      expiresAtMs: integer(expiresAtMs),
+      ancestors: array(ancestors, text),
+      ...late(rest),
+    });
+  }
+  const days = array(of["days"], tuple).map(([day, lines]): [number, Map<string, Line>] => {
+    const list = array(lines, lineFromJson);
+    return [integer(day), new Map(list.map((line) => [`${line.agent} ${line.user} ${line.tool}`, line]))];
   });
-  return { ...state, ended, expired: recentFromJson(parsed.expired, (places) => places.map(at)) };
+  return {
+    ...state,
+    ended: recentFromJson(of["ended"], (json): Ended => {
+      if (json === null) return { kind: "released" };
+      if (typeof json === "string") return { kind: "committed", amountsKey: json };
+      return { kind: "expired", late: late(tuple(json)) };
+    }),
+    orders: recentFromJson(of["orders"], text),
+    days: new Map(days),
+  };
 }
 
-function recentToJson<T>({ young, old, youngSinceMs }: Recent<T>, toJson: (value: T) => unknown): unknown {
+function addAgain(state: LedgerState, of: Omit<Hold, "heapIndex">): void {
+  const hold: Hold = { ...of, heapIndex: 0 };
+  for (const account of hold.accounts) account.held += valueIn(hold.amounts, account.unit);
+  state.holds.set(hold.id, hold);
+  addLease(state.leases, hold);
+}
+
+function accountToJson({ key, used, granted, sinceMs, forecastAtMs, pace }: Account): unknown {
+  const { slot, sum, past, alarmAt, alarmed } = pace;
+  return [
+    ...[key, used.toString(), granted.toString(), sinceMs, forecastAtMs],
+    [slot, sum.toString(), past.map(String), alarmAt === undefined ? null : alarmAt.toString(), alarmed],
+  ];
+}
+
+function accountFromJson(json: unknown): Account {
+  const [key, used, granted, sinceMs, forecastAtMs, paced] = tuple(json);
+  const [slot, sum, past, alarmAt, alarmed] = tuple(paced);
+  return {
+    ...newAccount(text(key)),
+    ...{ used: bigint(used), granted: bigint(granted), sinceMs: integer(sinceMs), forecastAtMs: integer(forecastAtMs) },
+    pace: {
+      ...{ slot: integer(slot), sum: bigint(sum), past: array(past, bigint) },
+      alarmAt: alarmAt === null ? undefined : bigint(alarmAt),
+      alarmed: alarmed === true,
+    },
+  };
+}
+
+function lineToJson({ agent, user, tool, commits, units }: Line): unknown {
+  const sums = [...units].map(([unit, { estimated, actual }]) => [unit, estimated.toString(), actual.toString()]);
+  return [agent, user, tool, commits, sums];
+}
+
+function lineFromJson(json: unknown): Line {
+  const [agent, user, tool, commits, sums] = tuple(json);
+  const units = array(sums, tuple).map(([unit, estimated, actual]): [string, { estimated: bigint; actual: bigint }] => {
+    return [text(unit), { estimated: bigint(estimated), actual: bigint(actual) }];
+  });
+  return { agent: text(agent), user: text(user), tool: text(tool), commits: integer(commits), units: new Map(units) };
+}
+
+function recentToJson<T>({ young, old }: Recent<T>, toJson: (value: T) => unknown): unknown {
   const entries = (map: Map<string, T>) => [...map].map(([id, value]) => [id, toJson(value)]);
-  return { young: entries(young), old: entries(old), youngSinceMs };
+  return { young: entries(young), old: entries(old) };
 }
 
-type RecentJson<J> = { young: [string, J][]; old: [string, J][]; youngSinceMs: number };
+function recentFromJson<T>(json: unknown, fromJson: (value: unknown) => T): Recent<T> {
+  const map = (entries: unknown) =>
+    new Map(array(entries, tuple).map(([id, value]): [string, T] => [text(id), fromJson(value)]));
+  return { young: map(field(json, "young")), old: map(field(json, "old")) };
+}
 
-function recentFromJson<J, T>(json: RecentJson<J>, fromJson: (value: J) => T): Recent<T> {
-  const map = (entries: [string, J][]) => new Map(entries.map(([id, value]) => [id, fromJson(value)]));
-  return { young: map(json.young), old: map(json.old), youngSinceMs: json.youngSinceMs };
+function tuple(json: unknown): readonly unknown[] {
+  return Array.isArray(json) ? (json as readonly unknown[]) : fail("a list", json);
+}
+
+function fail(what: string, found: unknown): never {
+  throw invalid(what, found);
 }

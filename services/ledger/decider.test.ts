@@ -1,55 +1,47 @@
 import { describe, expect, it } from "vitest";
-import { type Amount, INT64_MAX, type Unit } from "./amounts.ts";
-import { type BudgetInScope, type Command, ledgerDecider, MAX_EXPIRED } from "./decider.ts";
-import { KEEP_MS } from "./recent.ts";
-import { counterKey, type LedgerEvent, type LedgerState } from "./state.ts";
+import { figuresAt } from "./account.ts";
+import { type Amount, INT64_MAX } from "./amounts.ts";
+import { type Command, ledgerDecider, MAX_EXPIRED, type ReserveCommand } from "./decider.ts";
+import { AUTHOR, ledgerOf as bareLedgerOf, outcome, refusalOf, reviseWith, ruleOf, run, SPENDER } from "./fixture.ts";
+import type { Request } from "./orders.ts";
+import { KEEP_ENTRIES } from "./recent.ts";
+import { accountKey, type Rule } from "./rules.ts";
+import type { LedgerEvent, LedgerState } from "./state.ts";
 
-const { decide, evolve, initial, eventToJson, eventFromJson, stateToJson, stateFromJson } = ledgerDecider;
+const { eventToJson, eventFromJson, stateToJson, stateFromJson } = ledgerDecider;
 
 const LEASE_MS = 1000;
-const money = (limit: bigint): BudgetInScope => {
-  return { budget: "usd", scope: "session", subject: "s1", unit: "usd_micros", limit };
-};
-const calls = (limit: bigint): BudgetInScope => {
-  return { budget: "calls", scope: "agent", subject: "a1", unit: "calls", limit };
-};
-const BUDGETS = [money(100n), calls(3n)];
-const of = (values: Partial<Record<Unit, bigint>>): Amount[] => {
+const USD = (limit: bigint): Rule => ruleOf("usd", { scope: "session", limit });
+const CALLS = (limit: bigint): Rule => ruleOf("calls", { scope: "agent", unit: "calls", limit });
+const RULES = [USD(100n), CALLS(3n)];
+const of = (values: Record<string, bigint>): Amount[] => {
   return Object.entries(values).map(([unit, value]) => ({ unit, value }));
 };
 const PRICE = of({ calls: 1n, usd_micros: 40n });
 
-type Reserve = Command & { kind: "reserve" };
-const reserve = (id: string, change: Partial<Reserve> = {}): Reserve => {
-  return { kind: "reserve", id, budgets: BUDGETS, amounts: PRICE, expiresAtMs: LEASE_MS, nowMs: 0, ...change };
+const reserve = (id: string, change: Partial<ReserveCommand> = {}): ReserveCommand => {
+  const base = { kind: "reserve", id, spender: SPENDER, ancestors: [], amounts: PRICE } as const;
+  return { ...base, expiresAtMs: LEASE_MS, nowMs: 0, ...change };
 };
-const commit = (id: string, nowMs: number, amounts = PRICE): Command => ({ kind: "commit", id, amounts, nowMs });
+const commit = (id: string, nowMs: number, amounts = PRICE, late = true): Command => {
+  return { kind: "commit", id, amounts, late, nowMs };
+};
 const release = (id: string, nowMs: number): Command => ({ kind: "release", id, nowMs });
 const extend = (id: string, nowMs: number, expiresAtMs: number): Command => {
   return { kind: "extend", id, expiresAtMs, nowMs };
 };
 const expire = (nowMs: number): Command => ({ kind: "expire", nowMs });
+const order = (key: string, request: Request): Command => ({ kind: "order", key, request, author: AUTHOR, nowMs: 0 });
 
-/** Runs commands that must all be accepted. */
-function ledgerOf(...commands: readonly Command[]): LedgerState {
-  return commands.reduce((state, command) => {
-    const decided = decide(state, command);
-    if (decided.kind === "refused") throw new Error(`refused: ${decided.refusal.kind}`);
-    return decided.events.reduce(evolve, state);
-  }, initial());
-}
+/** On the two budgets above. */
+const ledgerOf = (...commands: readonly Command[]) => bareLedgerOf(reviseWith(RULES), ...commands);
+const ledgerWith = (rules: readonly Rule[], ...commands: readonly Command[]) => {
+  return bareLedgerOf(reviseWith(rules), ...commands);
+};
 
-/** What the command would do, in a word or two: the kinds of its events, or its refusal. */
-function outcome(state: LedgerState, command: Command): string {
-  const decided = decide(state, command);
-  if (decided.kind === "accepted") return decided.events.map(({ kind }) => kind).join("+") || "nothing";
-  const { refusal } = decided;
-  return refusal.kind === "ended" ? `ended: ${refusal.how}` : refusal.kind;
-}
-
-function figures(state: LedgerState, budget: BudgetInScope): readonly [held: bigint, spent: bigint] {
-  const counter = state.counters.get(counterKey(budget));
-  return [counter?.held ?? 0n, counter?.spent ?? 0n];
+function figures(state: LedgerState, rule: Rule, subject: string): readonly [held: bigint, spent: bigint] {
+  const { held, spent } = figuresAt(state.accounts.get(accountKey(rule, subject)), 0);
+  return [held, spent];
 }
 
 /** Every standing a reservation can have, as the commands that lead there. Each is then asked at `nowMs`. */
@@ -71,6 +63,7 @@ const ASKED = {
   "reserve, lease already over": (nowMs) => reserve("r", { nowMs, expiresAtMs: nowMs }),
   "commit, same amounts": (nowMs) => commit("r", nowMs),
   "commit, other amounts": (nowMs) => commit("r", nowMs, of({ calls: 1n, usd_micros: 7n })),
+  "commit, not said to be late": (nowMs) => commit("r", nowMs, PRICE, false),
   release: (nowMs) => release("r", nowMs),
   "extend, later": (nowMs) => extend("r", nowMs, LEASE_MS + 1),
   "extend, not later": (nowMs) => extend("r", nowMs, LEASE_MS),
@@ -125,8 +118,18 @@ const TABLE: Record<AskedName, Record<StandingName, string>> = {
     "lease over": "expired+committed",
     expired: "committed",
     "expired, clock set back": "committed",
-    committed: "ended: committed",
-    "committed late": "ended: committed",
+    committed: "commit_mismatch",
+    "committed late": "commit_mismatch",
+    released: "ended: released",
+  },
+  "commit, not said to be late": {
+    unknown: "unknown",
+    held: "committed",
+    "lease over": "ended: expired",
+    expired: "ended: expired",
+    "expired, clock set back": "ended: expired",
+    committed: "nothing",
+    "committed late": "nothing",
     released: "ended: released",
   },
   release: {
@@ -212,33 +215,29 @@ describe("what a command leaves", () => {
   ];
   it.each(cases)("%s", (_name, commands, usd, perCall) => {
     const state = ledgerOf(...commands);
-    expect(figures(state, money(0n))).toEqual(usd);
-    expect(figures(state, calls(0n))).toEqual(perCall);
+    expect(figures(state, USD(0n), "s1")).toEqual(usd);
+    expect(figures(state, CALLS(0n), "a1")).toEqual(perCall);
   });
 });
 
 describe("want of budget", () => {
   it("names the first budget that lacks, and holds nothing against the others", () => {
     const state = ledgerOf(reserve("r1"), reserve("r2"));
-    expect(decide(state, reserve("r3"))).toEqual({
-      kind: "refused",
-      refusal: { kind: "exhausted", budget: money(100n), available: 20n, asked: 40n },
+    expect(refusalOf(state, reserve("r3"))).toEqual({
+      ...{ kind: "exhausted", key: "usd usd_micros total session = s1", limit: 100n, granted: 0n },
+      ...{ available: 20n, asked: 40n, refillsAtMs: undefined },
     });
-    expect(figures(state, calls(3n))).toEqual([2n, 0n]);
+    expect(figures(state, CALLS(3n), "a1")).toEqual([2n, 0n]);
   });
 
-  const debt = ledgerOf(reserve("r"), commit("r", 1, of({ usd_micros: 101n })));
-  it.each([
-    ["zero", of({ usd_micros: 0n })],
-    ["another unit", of({ calls: 1n })],
-    ["nothing", []],
-  ])("an overrun budget refuses %s", (_name, amounts) => {
-    expect(outcome(debt, reserve("next", { amounts }))).toBe("exhausted");
+  it("an overrun budget refuses also what asks nothing of it", () => {
+    const debt = ledgerOf(reserve("r"), commit("r", 1, of({ usd_micros: 101n })));
+    expect(outcome(debt, reserve("next", { amounts: of({ calls: 1n }) }))).toBe("exhausted");
   });
 
-  it("a budget that is used up exactly refuses no zero", () => {
+  it("a budget that is used up exactly refuses nothing that asks nothing of it", () => {
     const state = ledgerOf(reserve("r"), commit("r", 1, of({ usd_micros: 100n })));
-    expect(outcome(state, reserve("next", { amounts: of({ usd_micros: 0n }) }))).toBe("reserved");
+    expect(outcome(state, reserve("next", { amounts: of({ calls: 1n }) }))).toBe("reserved");
     expect(outcome(state, reserve("next", { amounts: of({ usd_micros: 1n }) }))).toBe("exhausted");
   });
 
@@ -249,19 +248,59 @@ describe("want of budget", () => {
     expect(outcome(state, reserve("r3", later))).toBe("expired+reserved");
   });
 
-  it("the limit is the one that the command brings", () => {
+  it("the limit is that of the revision in force, and what was spent stays", () => {
     const state = ledgerOf(reserve("r"), commit("r", 1));
-    expect(outcome(state, reserve("next", { budgets: [money(79n)] }))).toBe("exhausted");
-    expect(outcome(state, reserve("next", { budgets: [money(80n)] }))).toBe("reserved");
-    expect(outcome(state, reserve("next", { budgets: [money(39n)], amounts: [] }))).toBe("exhausted");
+    run(state, reviseWith([USD(79n)], "r2"));
+    expect(outcome(state, reserve("next"))).toBe("exhausted");
+    run(state, reviseWith([USD(80n)], "r3"));
+    expect(outcome(state, reserve("next"))).toBe("reserved");
   });
 
-  it("subjects of one budget have counters of their own, as have its other units and scopes", () => {
-    const state = ledgerOf(reserve("r", { budgets: [money(40n)] }));
-    for (const change of [{ subject: "s2" }, { scope: "agent" }, { budget: "usd2" }] as const) {
-      expect(outcome(state, reserve("next", { budgets: [{ ...money(40n), ...change }] }))).toBe("reserved");
+  it("subjects of one budget have accounts of their own, as have its other units, windows and scopes", () => {
+    const state = ledgerWith([USD(40n)], reserve("r"));
+    expect(outcome(state, reserve("next"))).toBe("exhausted");
+    expect(outcome(state, reserve("next", { spender: { ...SPENDER, session: "s2" } }))).toBe("reserved");
+    for (const change of [{ scope: "agent" }, { window: "day@UTC" }, { unit: "calls" }]) {
+      const other = ledgerWith([USD(40n)], reserve("r"));
+      run(other, reviseWith([ruleOf("usd", { scope: "session", limit: 40n, ...change })], "r2"));
+      expect(outcome(other, reserve("next"))).toBe("reserved");
     }
-    expect(outcome(state, reserve("next", { budgets: [money(40n)] }))).toBe("exhausted");
+  });
+
+  it("zero is refused, and a hold for nothing is not made", () => {
+    for (const amounts of [[], of({ calls: 0n })]) {
+      expect(outcome(ledgerOf(), reserve("r", { amounts }))).toBe("nothing_asked");
+    }
+  });
+});
+
+describe("calls within calls", () => {
+  const RULE = ruleOf("all", { unit: "calls", limit: 9n });
+  const EACH = ruleOf("each", { scope: "agent", unit: "calls", limit: 2n });
+  const nested = (id: string, agent: string, ...ancestors: readonly [string, string][]) => {
+    const of = ancestors.map(([call, name]) => ({ id: call, spender: { ...SPENDER, agent: name } }));
+    return reserve(id, { spender: { ...SPENDER, agent }, ancestors: of, amounts: [{ unit: "calls", value: 1n }] });
+  };
+
+  it("count against every ancestor, and where two have the same budget, once", () => {
+    const state = ledgerWith([RULE, { ...EACH, limit: 3n }], nested("top", "a1"), nested("in", "a2", ["top", "a1"]));
+    run(state, nested("deep", "a2", ["in", "a2"], ["top", "a1"]));
+    expect(figures(state, RULE, "shop")).toEqual([3n, 0n]);
+    expect(figures(state, EACH, "a2")).toEqual([2n, 0n]);
+    expect(figures(state, EACH, "a1")).toEqual([3n, 0n]);
+  });
+
+  it("stop where an ancestor's budget is used up", () => {
+    const state = ledgerWith([EACH], nested("top", "a1"), nested("one", "a2", ["top", "a1"]));
+    const refusal = refusalOf(state, nested("two", "a3", ["top", "a1"]));
+    expect(refusal).toMatchObject({ kind: "exhausted", key: "each calls total agent = a1" });
+  });
+
+  it("are of what the ancestor's own hold counts against, whatever is claimed of it", () => {
+    const state = ledgerWith([EACH], nested("top", "a1"));
+    run(state, nested("in", "a2", ["top", "someone-else"]));
+    expect(figures(state, EACH, "a1")).toEqual([2n, 0n]);
+    expect(figures(state, EACH, "someone-else")).toEqual([0n, 0n]);
   });
 });
 
@@ -273,21 +312,19 @@ describe("amounts", () => {
     ["overflow", of({ calls: INT64_MAX + 1n })],
   ];
   it.each(wrong)("%s is refused by reserve and commit", (kind, amounts) => {
-    expect(outcome(initial(), reserve("r", { amounts }))).toBe(kind);
+    expect(outcome(ledgerOf(), reserve("r", { amounts }))).toBe(kind);
     expect(outcome(ledgerOf(reserve("r")), commit("r", 1, amounts))).toBe(kind);
   });
 
   it("a spend that passes int64 is refused, and one that reaches it is not", () => {
-    const budgets = [money(INT64_MAX)];
     const first = commit("r1", 1, of({ usd_micros: INT64_MAX - 40n }));
-    const state = ledgerOf(reserve("r1", { budgets }), first, reserve("r2", { budgets }));
+    const state = ledgerWith([USD(INT64_MAX)], reserve("r1"), first, reserve("r2"));
     expect(outcome(state, commit("r2", 2, of({ usd_micros: 41n })))).toBe("overflow");
     expect(outcome(state, commit("r2", 2))).toBe("committed");
   });
 
   it("what others hold counts too: it may be spent yet", () => {
-    const budgets = [money(INT64_MAX)];
-    const state = ledgerOf(reserve("r1", { budgets }), reserve("r2", { budgets }));
+    const state = ledgerWith([USD(INT64_MAX)], reserve("r1"), reserve("r2"));
     expect(outcome(state, commit("r1", 1, of({ usd_micros: INT64_MAX - 39n })))).toBe("overflow");
     expect(outcome(state, commit("r1", 1, of({ usd_micros: INT64_MAX - 40n })))).toBe("committed");
   });
@@ -295,19 +332,16 @@ describe("amounts", () => {
 
 describe("many leases at once", () => {
   const ids = Array.from({ length: MAX_EXPIRED + 5 }, (_, i) => `r${i}`);
-  const budgets = [calls(BigInt(ids.length))];
-  const full = () => ledgerOf(...ids.map((id) => reserve(id, { budgets })));
+  const rules = [CALLS(BigInt(ids.length))];
+  const full = () => ledgerWith(rules, ...ids.map((id) => reserve(id)));
 
   it("one command ends so many, the next the rest", () => {
     const state = full();
     const ended = [1, 2, 3].map(() => {
-      const decided = decide(state, expire(LEASE_MS));
-      if (decided.kind === "refused") throw new Error("expire is never refused");
-      decided.events.reduce(evolve, state);
-      return decided.events.flatMap((event) => (event.kind === "expired" ? event.ids : [])).length;
+      return run(state, expire(LEASE_MS)).flatMap((event) => (event.kind === "expired" ? event.ids : [])).length;
     });
     expect(ended).toEqual([MAX_EXPIRED, 5, 0]);
-    expect(figures(state, calls(0n))).toEqual([0n, 0n]);
+    expect(figures(state, CALLS(0n), "a1")).toEqual([0n, 0n]);
   });
 
   it("one that is over counts as expired though its turn has not come", () => {
@@ -320,25 +354,53 @@ describe("many leases at once", () => {
 });
 
 describe("journal form", () => {
+  const key = accountKey(USD(0n), "s1");
+  const late = { spender: SPENDER, amounts: PRICE, accounts: [key] };
   const events: readonly [LedgerEvent, unknown][] = [
     [
-      { kind: "reserved", id: "r", amounts: PRICE, counters: [counterIdOf(money(0n))], expiresAtMs: 9, atMs: 1 },
       {
-        kind: "reserved",
-        id: "r",
-        amounts: { calls: "1", usd_micros: "40" },
-        counters: ["usd session s1 usd_micros"],
-        expiresAtMs: 9,
-        atMs: 1,
+        ...{ kind: "reserved", id: "r", spender: { ...SPENDER, groups: ["g"] }, ancestors: ["q"] },
+        ...{ amounts: PRICE, accounts: [key], expiresAtMs: 9, atMs: 1 },
+      },
+      {
+        ...{ kind: "reserved", id: "r", spender: ["a1", "", "s1", "x.y", "g"], ancestors: ["q"] },
+        ...{ amounts: { calls: "1", usd_micros: "40" }, accounts: ["usd usd_micros total session = s1"] },
+        ...{ expiresAtMs: 9, atMs: 1 },
       },
     ],
     [
-      { kind: "committed", id: "r", amounts: of({ usd_micros: INT64_MAX }), lateFor: undefined, atMs: 1 },
+      {
+        ...{ kind: "committed", id: "r", amounts: of({ usd_micros: INT64_MAX }), starts: [], signals: [] },
+        ...{ late: undefined, atMs: 1 },
+      },
       { kind: "committed", id: "r", amounts: { usd_micros: "9223372036854775807" }, atMs: 1 },
     ],
     [
-      { kind: "committed", id: "r", amounts: [], lateFor: [counterIdOf(calls(0n))], atMs: 1 },
-      { kind: "committed", id: "r", amounts: {}, lateFor: ["calls agent a1 calls"], atMs: 1 },
+      {
+        ...{ kind: "committed", id: "r", amounts: [], starts: [5], late, atMs: 1 },
+        signals: [
+          { kind: "threshold", account: key, percent: 80 },
+          { kind: "overrun", account: key, over: 3n },
+          { kind: "forecast", account: key, emptyAtMs: 7 },
+          { kind: "anomaly", account: key, sum: 9n, usual: 2n },
+        ],
+      },
+      {
+        ...{ kind: "committed", id: "r", amounts: {}, starts: [5], atMs: 1 },
+        signals: [
+          { kind: "threshold", account: key, percent: 80 },
+          { kind: "overrun", account: key, over: "3" },
+          { kind: "forecast", account: key, emptyAtMs: 7 },
+          { kind: "anomaly", account: key, sum: "9", usual: "2" },
+        ],
+        late: {
+          ...{ spender: ["a1", "", "s1", "x.y"], amounts: { calls: "1", usd_micros: "40" }, accounts: [key] },
+        },
+      },
+    ],
+    [
+      { kind: "ordered", key: "k", order: { kind: "raise", target: key, limit: 5n }, author: AUTHOR },
+      { kind: "ordered", key: "k", order: { kind: "raise", target: key, limit: "5" }, author: AUTHOR },
     ],
     [
       { kind: "released", id: "r", atMs: 1 },
@@ -359,34 +421,119 @@ describe("journal form", () => {
     expect(eventFromJson(written)).toEqual(event);
   });
 
+  const reserved = events[0]?.[1] as object;
   it.each([
     ["another kind", { kind: "refunded", id: "r", atMs: 1 }],
-    ["a field too many", { kind: "released", id: "r", atMs: 1, why: "x" }],
-    ["a counter without a unit", { ...(events[0]?.[1] as object), counters: ["usd session s1"] }],
-    ["a counter of no scope", { ...(events[0]?.[1] as object), counters: ["usd planet s1 usd_micros"] }],
-    ["a unit of no kind", { ...(events[0]?.[1] as object), amounts: { dollars: "1" } }],
-    ["an amount below zero", { ...(events[0]?.[1] as object), amounts: { calls: "-1" } }],
+    ["no time", { kind: "released", id: "r" }],
+    ["a time that is no integer", { kind: "released", id: "r", atMs: 1.5 }],
+    ["a spender without a tool", { ...reserved, spender: ["a1", "", "s1"] }],
+    ["an amount below zero", { ...reserved, amounts: { calls: "-1" } }],
+    ["an amount that is a number", { ...reserved, amounts: { calls: 1 } }],
+    ["accounts that are no list", { ...reserved, accounts: key }],
+    ["an order of no kind", { kind: "ordered", key: "k", order: { kind: "spend" }, author: AUTHOR }],
     ["null", null],
   ])("%s is refused", (_name, json) => {
     expect(() => eventFromJson(json)).toThrow();
   });
 
-  it("a snapshot keeps both generations of what ended and what expired", () => {
-    const later = { nowMs: 2 * KEEP_MS, expiresAtMs: 2 * KEEP_MS + 1 };
-    const state = ledgerOf(
-      ...[reserve("c1"), commit("c1", 1), reserve("e1"), expire(LEASE_MS)],
+  it("a snapshot keeps both generations of what ended, and all that operators did", () => {
+    const state = ledgerOf(reserve("c1"), commit("c1", 1), reserve("e1"), expire(LEASE_MS));
+    for (let i = state.ended.young.size; i < KEEP_ENTRIES; i++)
+      state.ended.young.set(`filler${i}`, { kind: "released" });
+    const later = { nowMs: 2000, expiresAtMs: 2001 };
+    for (const command of [
       ...[reserve("c2", later), release("c2", later.nowMs), reserve("e2", later), expire(later.expiresAtMs)],
-    );
-    for (const recent of [state.ended, state.expired]) expect([recent.old.size, recent.young.size]).toEqual([1, 1]);
+      reserve("open", { nowMs: 3000, expiresAtMs: 9000 }),
+      order("k1", { kind: "freeze", selector: "agent:a9" }),
+      order("k2", { kind: "raise", budget: "usd", subject: "s1", limit: 900n }),
+      order("k3", { kind: "grant", budget: "usd", subject: "s1", value: 7n }),
+      { ...reviseWith(RULES, "r2"), parts: 2 } as Command,
+    ]) {
+      run(state, command);
+    }
+    expect([state.ended.old.size, state.ended.young.size]).toEqual([KEEP_ENTRIES, 2]);
     expect(stateFromJson(JSON.parse(JSON.stringify(stateToJson(state))))).toEqual(state);
   });
 
-  it("a snapshot that points past its counters is refused", () => {
+  it("a snapshot that points past its accounts is refused", () => {
     const json = stateToJson(ledgerOf(reserve("r"))) as Record<string, unknown>;
-    expect(() => stateFromJson(JSON.parse(JSON.stringify({ ...json, counters: [] })))).toThrow("no counter 0");
+    expect(() => stateFromJson(JSON.parse(JSON.stringify({ ...json, accounts: [] })))).toThrow("an account's place");
   });
 });
 
-function counterIdOf({ limit: _limit, ...id }: BudgetInScope) {
-  return id;
-}
+describe("what operators order", () => {
+  const ASK: Record<string, [Request, string]> = {
+    "a budget that is not there": [{ kind: "raise", budget: "eur", subject: undefined, limit: 1n }, "no_budget"],
+    "a grant to a budget that is not there": [{ kind: "grant", budget: "eur", subject: "s1", value: 1n }, "no_budget"],
+    "a grant to nobody": [{ kind: "grant", budget: "usd", subject: undefined, value: 1n }, "wrong_subject"],
+    "a grant of nothing": [{ kind: "grant", budget: "usd", subject: "s1", value: 0n }, "wrong_value"],
+    "a grant past counting": [{ kind: "grant", budget: "usd", subject: "s1", value: INT64_MAX }, "wrong_value"],
+    "a subject of another shape": [{ kind: "raise", budget: "usd", subject: "s1 & a1", limit: 1n }, "wrong_subject"],
+    "a limit below zero": [{ kind: "raise", budget: "usd", subject: "s1", limit: -1n }, "wrong_value"],
+    "a freeze of what is no scope": [{ kind: "freeze", selector: "planet:earth" }, "wrong_selector"],
+    "a freeze of no budget": [{ kind: "freeze", selector: "budget:eur" }, "no_budget"],
+    "a thaw of what is not frozen": [{ kind: "thaw", selector: "agent:a1" }, "not_frozen"],
+    "a freeze": [{ kind: "freeze", selector: "agent:a1" }, "ordered"],
+    "a raise of one": [{ kind: "raise", budget: "usd", subject: "s1", limit: 1n }, "ordered"],
+  };
+  it.each(Object.entries(ASK))("%s", (_name, [request, expected]) => {
+    expect(outcome(ledgerOf(), order("k", request))).toBe(expected);
+  });
+
+  it("the same key and request is done once; the same key for another request is refused", () => {
+    const grant = (value: bigint): Request => ({ kind: "grant", budget: "usd", subject: "s1", value });
+    const state = ledgerOf(order("k", grant(5n)));
+    expect(outcome(state, order("k", grant(5n)))).toBe("nothing");
+    expect(outcome(state, order("k", grant(6n)))).toBe("order_mismatch");
+    expect(figuresAt(state.accounts.get(accountKey(USD(0n), "s1")), 0).granted).toBe(5n);
+  });
+
+  it("a raise is for one subject or for all, and lasts until the file says something new of that budget", () => {
+    const state = ledgerOf(order("k1", { kind: "raise", budget: "usd", subject: undefined, limit: 39n }));
+    expect(outcome(state, reserve("r"))).toBe("exhausted");
+    run(state, order("k2", { kind: "raise", budget: "usd", subject: "s1", limit: 40n }));
+    expect(outcome(state, reserve("r"))).toBe("reserved");
+    expect(outcome(state, reserve("r", { spender: { ...SPENDER, session: "s2" } }))).toBe("exhausted");
+    run(state, reviseWith([USD(100n), CALLS(9n)], "r2"));
+    expect(outcome(state, reserve("r", { spender: { ...SPENDER, session: "s2" } }))).toBe("exhausted");
+    run(state, reviseWith([USD(99n), CALLS(9n)], "r3"));
+    expect(outcome(state, reserve("r", { spender: { ...SPENDER, session: "s2" } }))).toBe("reserved");
+  });
+
+  it.each(["agent:a1", "session:s1", "tool:x.y", "user:u1", "group:g", "budget:usd", "tenant"])(
+    "%s frozen lets nothing more be held, of a call within its calls neither, and what is held be settled",
+    (selector) => {
+      const spender = { ...SPENDER, user: "u1", groups: ["g"] };
+      const state = ledgerOf(reserve("r", { spender }), order("k", { kind: "freeze", selector }));
+      expect(refusalOf(state, reserve("n", { spender }))).toMatchObject({ kind: "frozen", selector, author: AUTHOR });
+      const other = { agent: "a2", user: "", session: "s2", tool: "p.q", groups: [] };
+      const within = reserve("n", { spender: other, ancestors: [{ id: "gone", spender }] });
+      expect(outcome(state, within)).toBe("frozen");
+      expect(outcome(state, commit("r", 1))).toBe("committed");
+      run(state, order("k2", { kind: "thaw", selector }));
+      expect(outcome(state, reserve("n", { spender }))).toBe("reserved");
+    },
+  );
+});
+
+describe("revisions", () => {
+  const part = (n: number, rules: readonly Rule[], revision = "r2"): Command => {
+    return { ...reviseWith(rules, revision), part: n, parts: 2 } as Command;
+  };
+
+  it("are in force whole, with their last part", () => {
+    const state = ledgerOf(part(1, [USD(1n)]));
+    expect([state.rules.revision, outcome(state, reserve("r"))]).toEqual(["r1", "reserved"]);
+    run(state, part(2, [CALLS(9n)]));
+    expect([state.rules.revision, outcome(state, reserve("r"))]).toEqual(["r2", "exhausted"]);
+  });
+
+  it("may be sent again in any part, and not with a part missing", () => {
+    const state = ledgerOf(part(1, [USD(1n)]));
+    expect(outcome(state, part(1, [USD(1n)]))).toBe("nothing");
+    run(state, part(1, [USD(2n)], "r3"));
+    expect(refusalOf(state, part(2, []))).toEqual({ kind: "part_missing", revision: "r2", part: 1 });
+    run(state, part(2, [], "r3"));
+    expect(outcome(state, part(2, [], "r3"))).toBe("nothing");
+  });
+});

@@ -26,6 +26,8 @@ export function leaseGrew<T extends Lease>(heap: T[], item: T): void {
 /** Up to `max` leases that are over at `nowMs`. Costs as much as it finds: below a lease that still runs, all run. */
 export function dueLeases<T extends Lease>(heap: readonly T[], nowMs: number, max: number): T[] {
   const found: T[] = [];
+  const [first] = heap;
+  if (first === undefined || first.expiresAtMs > nowMs) return found;
   const open = [0];
   for (let at = open.pop(); at !== undefined && found.length < max; at = open.pop()) {
     const item = heap[at];

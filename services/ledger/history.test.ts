@@ -1,94 +1,31 @@
 import fc from "fast-check";
 import { expect, it } from "vitest";
-import { type Amount, amountsKey, UNITS, type Unit, valueIn } from "./amounts.ts";
-import { type BudgetInScope, type Command, ledgerDecider } from "./decider.ts";
-import { counterKey, type LedgerEvent, type LedgerState } from "./state.ts";
+import { valueIn } from "./amounts.ts";
+import { type Command, ledgerDecider } from "./decider.ts";
+import { listBudgets } from "./listing.ts";
+import { AUTHOR, commandOf, elapsed, OWN_UNITS, PlainLedger, RULES, ruleOf, type Timeless } from "./plain-fixture.ts";
+import type { LedgerEvent, LedgerState } from "./state.ts";
 
 /**
- * Generated histories against a model that keeps every reservation and adds up. Crashes rebuild the ledger from what
- * was written: the events alone, or a snapshot and the events after it.
+ * Generated histories against a ledger that adds everything up. Crashes rebuild the real one from what was written:
+ * the events alone, or a snapshot and the events after it. Commands come twice, late and in another order than they
+ * were sent, and clocks jump.
  */
 
 const { decide, evolve, initial, eventToJson, eventFromJson, stateToJson, stateFromJson } = ledgerDecider;
 
-const BUDGETS: readonly BudgetInScope[] = [
-  { budget: "tenant-usd", scope: "tenant", subject: "t", unit: "usd_micros", limit: 12n },
-  { budget: "agent-calls", scope: "agent", subject: "a1", unit: "calls", limit: 5n },
-  { budget: "session-usd", scope: "session", subject: "s1", unit: "usd_micros", limit: 7n },
-  { budget: "session-usd", scope: "session", subject: "s2", unit: "usd_micros", limit: 7n },
-  { budget: "tool-calls", scope: "tool", subject: "x.y", unit: "calls", limit: 0n },
-];
+/** At least so many commands in all; FULL=1 hunts longer. */
+const COMMANDS = process.env["FULL"] === "1" ? 1_000_000 : 100_000;
+const LENGTH = 250;
+const START_MS = Date.UTC(2026, 0, 31, 20, 59, 30);
 
-type Reservation = {
-  status: "held" | "expired" | "committed" | "released";
-  readonly budgets: readonly BudgetInScope[];
-  readonly amounts: readonly Amount[];
-  used: readonly Amount[];
-  expiresAtMs: number;
+const REVISE: Command = {
+  ...{ kind: "revise", revision: "r1", tenant: "shop", units: OWN_UNITS, rules: RULES.map(({ rule }) => rule) },
+  ...{ part: 1, parts: 1, author: AUTHOR, nowMs: START_MS },
 };
 
-class Model {
-  readonly reservations = new Map<string, Reservation>();
-
-  held(budget: BudgetInScope): bigint {
-    return this.#sum(budget, (r) => (r.status === "held" ? r.amounts : []));
-  }
-
-  spent(budget: BudgetInScope): bigint {
-    return this.#sum(budget, (r) => r.used);
-  }
-
-  /** Whether the command has to be accepted, and if so what it does here. */
-  apply(command: Command): boolean {
-    const due = [...this.reservations.values()].filter((r) => r.status === "held" && r.expiresAtMs <= command.nowMs);
-    for (const reservation of due) reservation.status = "expired";
-    const accepted = this.#applyAlone(command);
-    // A refusal changes nothing.
-    if (!accepted) for (const reservation of due) reservation.status = "held";
-    return accepted;
-  }
-
-  #applyAlone(command: Command): boolean {
-    const known = command.kind === "expire" ? undefined : this.reservations.get(command.id);
-    switch (command.kind) {
-      case "expire":
-        return true;
-      case "reserve": {
-        const { id, budgets, amounts, expiresAtMs, nowMs } = command;
-        if (known) return known.status === "held" && amountsKey(known.amounts) === amountsKey(amounts);
-        const room = budgets.every((b) => this.held(b) + this.spent(b) + valueIn(amounts, b.unit) <= b.limit);
-        if (!room || expiresAtMs <= nowMs) return false;
-        this.reservations.set(id, { status: "held", budgets, amounts, used: [], expiresAtMs });
-        return true;
-      }
-      case "commit":
-        if (known === undefined || known.status === "released") return false;
-        if (known.status === "committed") return amountsKey(known.used) === amountsKey(command.amounts);
-        known.status = "committed";
-        known.used = command.amounts;
-        return true;
-      case "release":
-        if (known?.status === "held") known.status = "released";
-        return known?.status !== "committed";
-      case "extend":
-        if (known?.status !== "held") return false;
-        known.expiresAtMs = Math.max(known.expiresAtMs, command.expiresAtMs);
-        return true;
-    }
-  }
-
-  #sum({ budget, subject, unit }: BudgetInScope, amountsOf: (r: Reservation) => readonly Amount[]): bigint {
-    let sum = 0n;
-    for (const reservation of this.reservations.values()) {
-      const counts = reservation.budgets.some((b) => b.budget === budget && b.subject === subject);
-      if (counts) sum += valueIn(amountsOf(reservation), unit);
-    }
-    return sum;
-  }
-}
-
 /** The ledger with what it has written: all that survives a crash. */
-class Ledger {
+class Real {
   state: LedgerState = initial();
   readonly #log: string[] = [];
   #snapshot = { length: 0, text: "" };
@@ -108,10 +45,12 @@ class Ledger {
     const { length, text } = this.#snapshot;
     const start = length === 0 ? initial() : stateFromJson(JSON.parse(text));
     const fromSnapshot = replay(start, this.#log.slice(length));
-    const fromEvents = replay(initial(), this.#log);
     expect(fromSnapshot).toEqual(this.state);
-    expect(fromEvents).toEqual(this.state);
     this.state = fromSnapshot;
+  }
+
+  rebuildFromEvents(): void {
+    expect(replay(initial(), this.#log)).toEqual(this.state);
   }
 }
 
@@ -119,90 +58,123 @@ function replay(state: LedgerState, log: readonly string[]): LedgerState {
   return log.reduce((at, line) => evolve(at, eventFromJson(JSON.parse(line))), state);
 }
 
-const id = fc.constantFrom("r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8");
-const amounts = fc
-  .record(Object.fromEntries(UNITS.map((unit): [Unit, fc.Arbitrary<bigint>] => [unit, fc.bigInt(0n, 4n)])), {
-    requiredKeys: [],
-  })
-  .map((values): Amount[] => Object.entries(values).map(([unit, value]) => ({ unit, value: value ?? 0n })));
-const lease = fc.integer({ min: -2, max: 12 });
+type Step = {
+  readonly elapsedMs: number;
+  readonly make: Timeless | "crash" | "snapshot";
+  /** How the command travels: at once, twice, or after so many others. */
+  readonly travel: "once" | "twice" | number;
+};
 
-type Step = { readonly elapsedMs: number; readonly make: ((nowMs: number) => Command) | "crash" | "snapshot" };
-
-const make: fc.Arbitrary<Step["make"]> = fc.oneof(
-  {
-    weight: 6,
-    arbitrary: fc
-      .record({ id, amounts, budgets: fc.subarray([...BUDGETS]), lease })
-      .map(({ lease: ms, ...rest }) => (nowMs: number): Command => {
-        return { kind: "reserve", ...rest, expiresAtMs: nowMs + ms, nowMs };
-      }),
-  },
-  {
-    weight: 3,
-    arbitrary: fc.record({ id, amounts }).map(
-      (of) =>
-        (nowMs: number): Command => ({ kind: "commit", ...of, nowMs }),
-    ),
-  },
-  {
-    weight: 1,
-    arbitrary: id.map(
-      (of) =>
-        (nowMs: number): Command => ({ kind: "release", id: of, nowMs }),
-    ),
-  },
-  {
-    weight: 1,
-    arbitrary: fc.tuple(id, lease).map(([of, ms]) => (nowMs: number): Command => {
-      return { kind: "extend", id: of, expiresAtMs: nowMs + ms, nowMs };
-    }),
-  },
-  { weight: 1, arbitrary: fc.constant((nowMs: number): Command => ({ kind: "expire", nowMs })) },
-  { weight: 1, arbitrary: fc.constant("crash" as const) },
-  { weight: 1, arbitrary: fc.constant("snapshot" as const) },
-);
-
-/** Mostly forward; a clock that is set back must not give back what is gone. */
-const step: fc.Arbitrary<Step> = fc.record({ elapsedMs: fc.integer({ min: -3, max: 6 }), make });
-
-it("available + held + spent = limit, and no reserve passes a limit, in every history", () => {
-  fc.assert(
-    fc.property(fc.array(step, { maxLength: 60, size: "max" }), (steps) => {
-      const model = new Model();
-      const ledger = new Ledger();
-      let nowMs = 1000;
-      for (const { elapsedMs, make: next } of steps) {
-        nowMs += elapsedMs;
-        if (next === "crash") ledger.crash();
-        else if (next === "snapshot") ledger.writeSnapshot();
-        else play(next(nowMs), ledger, model);
-        checkFigures(ledger.state, model);
-      }
-      ledger.crash();
-    }),
-    { numRuns: 500 },
-  );
+const ids = fc.constantFrom(...Array.from({ length: 24 }, (_, i) => `r${i}`));
+const step: fc.Arbitrary<Step> = fc.record({
+  elapsedMs: elapsed,
+  make: fc.oneof(
+    { weight: 40, arbitrary: commandOf(ids) },
+    { weight: 1, arbitrary: fc.constant("snapshot" as const) },
+    { weight: 1, arbitrary: fc.constant("crash" as const) },
+  ),
+  travel: fc.oneof(
+    { weight: 6, arbitrary: fc.constant("once" as const) },
+    { weight: 2, arbitrary: fc.constant("twice" as const) },
+    { weight: 2, arbitrary: fc.integer({ min: 1, max: 9 }) },
+  ),
 });
 
-function play(command: Command, ledger: Ledger, model: Model): void {
-  const decided = decide(ledger.state, command);
-  const isNew = command.kind === "reserve" && !model.reservations.has(command.id);
-  expect(decided.kind).toBe(model.apply(command) ? "accepted" : "refused");
-  if (decided.kind === "refused") return;
-  ledger.write(decided.events);
-  // Sent twice, as after an answer that was lost: nothing more happens.
-  const again = decide(ledger.state, command);
-  expect(again).toEqual({ kind: "accepted", events: [] });
-  if (!isNew) return;
-  for (const budget of command.budgets) expect(model.held(budget) + model.spent(budget) <= budget.limit).toBe(true);
+let played = 0;
+
+it(`the ledger does what adding up says, in ${COMMANDS.toLocaleString("en")} generated commands`, {
+  timeout: 900_000,
+}, () => {
+  fc.assert(
+    fc.property(fc.array(step, { minLength: LENGTH, maxLength: LENGTH + 50, size: "max" }), (steps) => {
+      const plain = new PlainLedger();
+      const real = new Real();
+      play(REVISE, real, plain);
+      let nowMs = START_MS;
+      const underWay: { command: Command; in: number }[] = [];
+      for (const { elapsedMs, make, travel } of steps) {
+        nowMs += elapsedMs;
+        if (make === "crash") real.crash();
+        else if (make === "snapshot") real.writeSnapshot();
+        else if (typeof travel === "number") underWay.push({ command: make(nowMs), in: travel });
+        else for (let i = travel === "twice" ? 2 : 1; i > 0; i--) play(make(nowMs), real, plain);
+        for (const late of underWay) late.in -= 1;
+        for (const { command } of take(underWay, (late) => late.in <= 0)) play(command, real, plain);
+      }
+      real.crash();
+      real.rebuildFromEvents();
+    }),
+    { numRuns: Math.ceil(COMMANDS / LENGTH), endOnFailure: true },
+  );
+  expect(played).toBeGreaterThanOrEqual(COMMANDS);
+});
+
+function take<T>(list: T[], which: (item: T) => boolean): T[] {
+  const taken = list.filter(which);
+  for (const item of taken) list.splice(list.indexOf(item), 1);
+  return taken;
 }
 
-function checkFigures(state: LedgerState, model: Model): void {
-  const open = [...model.reservations].filter(([, r]) => r.status === "held").map(([key]) => key);
-  expect(new Set(state.holds.keys())).toEqual(new Set(open));
-  for (const budget of BUDGETS) {
-    const { held, spent } = state.counters.get(counterKey(budget)) ?? { held: 0n, spent: 0n };
-    expect([held, spent]).toEqual([model.held(budget), model.spent(budget)]);
+function play(command: Command, real: Real, plain: PlainLedger): void {
+  played++;
+  const decided = decide(real.state, command);
+  const isNew = command.kind === "reserve" && !plain.reservations.has(command.id);
+  expect(decided.kind, wordsOf(command)).toBe(plain.apply(command) ? "accepted" : "refused");
+  if (decided.kind === "accepted") {
+    real.write(decided.events);
+    // Sent twice, as after an answer that was lost: nothing more happens.
+    const again = decide(real.state, command);
+    if (command.kind !== "order" || command.request.kind !== "thaw")
+      expect(again).toEqual({ kind: "accepted", events: [] });
+    for (const event of decided.events) checkOverruns(event, plain, command.nowMs);
   }
+  checkFigures(real.state, plain, command.nowMs);
+  checkLeases(real.state, plain, decided.kind === "accepted" ? command.nowMs : Number.NEGATIVE_INFINITY);
+  if (isNew && decided.kind === "accepted") checkNothingPassed(plain, command);
+}
+
+function wordsOf(command: Command): string {
+  return JSON.stringify(command, (_, value) => (typeof value === "bigint" ? String(value) : value));
+}
+
+/** available + held + spent = limit + granted, as operators are shown it, and each figure is what adding up gives. */
+function checkFigures(state: LedgerState, plain: PlainLedger, nowMs: number): void {
+  const lines = new Map(listBudgets(state, nowMs).map((line) => [`${line.name} ${line.subject}`, line]));
+  for (const key of plain.keys()) {
+    const { name } = ruleOf(key).rule;
+    const line = lines.get(`${name} ${key.slice(key.indexOf(" = ") + 3)}`);
+    const { held, spent, granted, limit } = plain.figures(key, nowMs);
+    const available = limit + granted - held - spent;
+    expect(line && [line.held, line.spent, line.granted, line.limit, line.available]).toEqual([
+      ...[held, spent, granted, limit, available],
+    ]);
+  }
+}
+
+/** What is held is what the plain ledger holds, and no hold is older than its lease. */
+function checkLeases(state: LedgerState, plain: PlainLedger, nowMs: number): void {
+  const open = [...plain.reservations].filter(([, r]) => r.status === "held").map(([id]) => id);
+  expect(new Set(state.holds.keys())).toEqual(new Set(open));
+  for (const { expiresAtMs } of state.holds.values()) expect(expiresAtMs).toBeGreaterThan(nowMs);
+}
+
+/** No new hold passes what its budgets have. */
+function checkNothingPassed(plain: PlainLedger, { id, nowMs }: Extract<Command, { kind: "reserve" }>): void {
+  for (const key of plain.reservations.get(id)?.keys ?? []) {
+    const { held, spent, granted, limit } = plain.figures(key, nowMs);
+    expect(held + spent <= limit + granted, key).toBe(true);
+  }
+}
+
+/** What was spent beyond limit and grants is recorded as overrun, and nothing else is. */
+function checkOverruns(event: LedgerEvent, plain: PlainLedger, nowMs: number): void {
+  if (event.kind !== "committed") return;
+  const recorded = event.signals.filter(({ kind }) => kind === "overrun").map(({ account }) => account);
+  const over = (plain.reservations.get(event.id)?.keys ?? []).filter((key) => {
+    const { spent, granted, limit } = plain.figures(key, nowMs);
+    const { unit, window } = ruleOf(key).rule;
+    if (window.kind === "rolling") return recorded.includes(key); // a grant is used up as it is spent
+    return valueIn(event.amounts, unit) > 0n && spent > limit + granted;
+  });
+  expect(new Set(recorded)).toEqual(new Set(over));
 }

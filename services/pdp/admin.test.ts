@@ -348,6 +348,17 @@ describe("rollback, show and restart", () => {
     });
   });
 
+  test("of files that hold several tenants' rules an operator is shown their own lines, in their places", async () => {
+    const own = `${BASE}`;
+    await withPdp(
+      `# Secret plans of other.\np, other, agent:x, orders.refund, allow, true, Secret.\n${own}`,
+      async (pdp) => {
+        const { bundle } = await pdp.handlers.getPolicy(create(GetPolicyRequestSchema), contextOf(operator));
+        expect((await unpackBundle(bundle ?? new Uint8Array())).get("policy.csv")).toBe(`\n\n${own}`);
+      },
+    );
+  });
+
   test("a restarted pdp decides by the revision in the record, not by its files", async () => {
     await using journal = openTestJournal();
     const pushed = await withPdp(BASE, async (pdp) => (await push(pdp, WIDER)).standing?.revision, { journal });

@@ -20,7 +20,7 @@ import {
 } from "./admin-wire.ts";
 import { packBundle } from "./bundle.ts";
 import type { Model } from "./casbin.ts";
-import { type Examined, examine, obstacleOf } from "./change.ts";
+import { type Examined, examine, obstacleOf, ownPart } from "./change.ts";
 import type { PolicyAction } from "./check.ts";
 import type { Decision } from "./decide.ts";
 import type { PolicyCommand } from "./decider.ts";
@@ -103,6 +103,7 @@ export class Admin {
     const { revisions } = this.#options;
     const reason = parseReason(request.reason);
     const before = revisions.of(tenant);
+    this.#decide(person, "policy.push", undefined); // who may not in any case is not worth the work
     const examined = await this.examine(request.bundle, tenant);
     const { policy, diff, keyId } = examined;
     const counts = { rules: policy?.countRules() ?? 0, lines_added: diff.added, lines_removed: diff.removed };
@@ -228,7 +229,7 @@ export class Admin {
     const wanted = number ?? revisions.of(tenant).number;
     if (wanted === 0) {
       const revision = { number: 0, revision: revisions.files.revision, active: revisions.of(tenant).number === 0 };
-      return { revision, bundle: await packBundle(revisions.files.bundle) };
+      return { revision, bundle: await packBundle(await ownPart(revisions.files.bundle, tenant)) };
     }
     const found = await revisions.read(tenant, (state) => {
       const record = state.revisions[wanted - 1];
@@ -288,7 +289,7 @@ export class Admin {
   #decide(
     { tenant, name }: Person,
     action: PolicyAction,
-    args: Readonly<Record<string, string | number | boolean>>,
+    args: Readonly<Record<string, string | number | boolean>> | undefined,
   ): Decision {
     const { revisions, now } = this.#options;
     const tool = policyTool(action);

@@ -60,7 +60,7 @@ export async function examine(bundle: Bundle, options: ExamineOptions): Promise<
   return {
     policy,
     findings,
-    results: policy === undefined || tests === undefined ? [] : runTests(policy, tests),
+    results: policy === undefined || tests === undefined ? [] : await runTests(policy, tests),
     replayed: policy === undefined ? undefined : await replay(recent.facts, base, policy, recent.sinceMs),
     diff: await diffLines(base.bundle, bundle, tenant),
     keyId: signature?.kind === "signed" ? signature.keyId : "",
@@ -99,6 +99,34 @@ export async function diffLines(before: Bundle, after: Bundle, tenant?: string):
   return { lines, added: news.length, removed: gone.length };
 }
 
+/**
+ * What a tenant may be shown of files that hold several tenants' rules: its own lines, in their places. Comments and tests
+ * may speak of the others, so they stay out.
+ */
+export async function ownPart(bundle: Bundle, tenant: string): Promise<Bundle> {
+  const own = new Map<string, string>();
+  let foreign = false;
+  for (const [file, text] of bundle) {
+    if (!file.endsWith(".csv")) continue;
+    const lines: string[] = [];
+    for (const { raw } of linesOf(text)) {
+      await breathe();
+      const whose = tenantOfLine(raw.trim());
+      foreign ||= whose !== undefined && whose !== tenant;
+      lines.push(whose === tenant ? raw : "");
+    }
+    own.set(file, lines.join("\n"));
+  }
+  return foreign ? own : bundle;
+}
+
+/** undefined for a line that says nothing. */
+function tenantOfLine(text: string): string | undefined {
+  if (text === "" || text.startsWith("#")) return undefined;
+  const [type = "", first = "", , third = ""] = text.split(",", 4).map((part) => part.trim());
+  return type === "p" ? first : third;
+}
+
 type SaidLine = { readonly at: string; readonly text: string; readonly key: string };
 
 /** A line that is said twice is two lines. */
@@ -126,9 +154,8 @@ async function saidLines(bundle: Bundle, tenant: string | undefined): Promise<Sa
     for (const { line, raw } of linesOf(whole)) {
       await breathe();
       const text = raw.trim();
-      const [type = "", first = "", , third = ""] = text.split(",", 4).map((part) => part.trim());
-      if (text === "" || text.startsWith("#")) continue;
-      if (tenant !== undefined && (type === "p" ? first : third) !== tenant) continue;
+      const whose = tenantOfLine(text);
+      if (whose === undefined || (tenant !== undefined && whose !== tenant)) continue;
       said.push({ at: `${file}:${line}`, text, key: `${file} ${text}` });
     }
   }

@@ -1,3 +1,5 @@
+import { type Measures, mergeMeasures } from "./measures.ts";
+
 /**
  * From the rules that matched to a decision. Pure: what matched comes in as data.
  *
@@ -19,7 +21,7 @@ export type Limits = {
 };
 
 /** An absent field imposes nothing. */
-export type Obligations = {
+export type Obligations = Measures & {
   readonly limits?: Limits;
   /** All of them have to say yes, in alphabetical order. */
   readonly approverGroups?: readonly string[];
@@ -111,6 +113,7 @@ export function mergeObligations(all: readonly Obligations[]): Obligations {
   const quorums = all.flatMap((one) => one.quorum ?? []);
   const ttls = all.flatMap((one) => one.approvalTtlMs ?? []);
   return {
+    ...mergeMeasures(all),
     ...(Object.keys(limits).length > 0 && { limits }),
     ...(groups.length > 0 && { approverGroups: groups }),
     ...(quorums.length > 0 && { quorum: Math.max(...quorums) }),

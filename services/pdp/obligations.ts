@@ -1,5 +1,6 @@
 import { NAME } from "../shared/names.ts";
 import type { Limits, Obligations, Outcome } from "./decide.ts";
+import { isMeasure, MEASURES, type Measures, measurePairs, parseMeasure } from "./measures.ts";
 
 export type ObligationsResult =
   | { readonly kind: "ok"; readonly obligations: Obligations }
@@ -25,6 +26,7 @@ export function parseObligations(text: string, outcome: Outcome): ObligationsRes
   if (outcome === "deny") return refused("A deny rule imposes nothing; leave this column empty.");
   const pairs = text.split(";").map((pair) => pair.split("=").map((part) => part.trim()));
   const seen = new Set<string>();
+  const measures: { -readonly [K in keyof Measures]: Measures[K] } = {};
   const limits: { -readonly [K in keyof Limits]: Limits[K] } = {};
   const approval: { -readonly [K in keyof Obligations]: Obligations[K] } = {};
   for (const [key = "", value = "", ...more] of pairs) {
@@ -38,8 +40,16 @@ export function parseObligations(text: string, outcome: Outcome): ObligationsRes
       limits[limit] = number;
       continue;
     }
+    if (isMeasure(key)) {
+      const items = parseMeasure(key, value);
+      if ("message" in items) return refused(`${key}=${value}: ${items.message}`);
+      measures[key] = items;
+      continue;
+    }
     if (!APPROVAL.includes(key)) {
-      return refused(`${key} is no obligation; there are ${[...APPROVAL, ...Object.keys(LIMITS)].join(", ")}.`);
+      return refused(
+        `${key} is no obligation; there are ${[...APPROVAL, ...Object.keys(LIMITS), ...MEASURES].join(", ")}.`,
+      );
     }
     if (outcome !== "require_approval")
       return refused(`${key} is for require_approval rules; this one says ${outcome}.`);
@@ -52,7 +62,7 @@ export function parseObligations(text: string, outcome: Outcome): ObligationsRes
   if (seen.has("escalate_to") !== seen.has("escalate_after")) {
     return refused("escalate_to and escalate_after go together: to whom, and after how long.");
   }
-  return { kind: "ok", obligations: { ...approval, ...(Object.keys(limits).length > 0 && { limits }) } };
+  return { kind: "ok", obligations: { ...measures, ...approval, ...(Object.keys(limits).length > 0 && { limits }) } };
 }
 
 /** Returns what is wrong, if anything. */
@@ -120,6 +130,11 @@ export function namesOfObligations(obligations: Obligations): string[] {
   return pairsOf(obligations).map(([name]) => name);
 }
 
+/** Those that whoever has the call run must honour; the others are about who says yes to it. */
+export function namesOnRun(obligations: Obligations): string[] {
+  return namesOfObligations(obligations).filter((name) => isMeasure(name) || Object.hasOwn(LIMITS, name));
+}
+
 function pairsOf(obligations: Obligations): [name: string, value: string][] {
   const { limits, approverGroups = [], quorum, approvalTtlMs, confirm, escalateGroup, escalateAfterMs } = obligations;
   const groups = approverGroups.length === 0 ? undefined : approverGroups.join("+");
@@ -133,5 +148,8 @@ function pairsOf(obligations: Obligations): [name: string, value: string][] {
     ["escalate_after", time(escalateAfterMs)],
     ...Object.entries(LIMITS).map(([name, key]): [string, number | undefined] => [name, limits?.[key]]),
   ];
-  return all.flatMap(([name, value]) => (value === undefined ? [] : [[name, String(value)]]));
+  const given = all.flatMap(([name, value]): [string, string][] =>
+    value === undefined ? [] : [[name, String(value)]],
+  );
+  return [...given, ...measurePairs(obligations)];
 }

@@ -1,4 +1,5 @@
 import { BlockList, isIP } from "node:net";
+import { parseHostName } from "../shared/host-name.ts";
 import type { Json } from "../shared/json.ts";
 import type { SafeFunction } from "./functions.ts";
 import { glob } from "./glob.ts";
@@ -47,8 +48,12 @@ export const PLACE_FUNCTIONS: Readonly<Record<string, SafeFunction>> = {
   },
 };
 
+/** PATH_MAX of Linux; what is longer is no path or URL that a tool could use, and would take long to look at. */
+const MAX_TEXT = 4096;
+
 /** `/a/./b//../c` is `/a/c`. @throws ConditionError for what a file system and we could read differently. */
 function normalPath(path: string): string {
+  if (path.length > MAX_TEXT) throw new ConditionError(`the path is longer than ${MAX_TEXT} characters`);
   if (!path.startsWith("/")) throw new ConditionError(`'${shown(path)}' is no absolute path`);
   if (/[\p{Cc}\\%]/u.test(path) || !path.isWellFormed()) {
     throw new ConditionError(`the path '${shown(path)}' has a control character, a backslash or a %`);
@@ -80,31 +85,23 @@ function segmentsFit(path: readonly string[], pattern: readonly string[]): boole
   return fits[0] === true;
 }
 
-const LABEL = /^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$/;
-
 /** The host of a URL or a plain host, in its one spelling. @throws ConditionError for what is none for certain. */
 function normalHost(text: string): string {
-  let host = text;
-  if (text.includes("://")) {
-    const url = URL.canParse(text) ? new URL(text) : undefined;
-    // A URL's own parser repairs and decodes: what it changed in the host is not what was written.
-    const written = /^[a-z][a-z0-9+.-]*:\/\/(?:[^\s/?#@\\]*@)?([^\s/?#@\\:]+)(?::\d{1,5})?(?:[/?#]|$)/i.exec(text)?.[1];
-    if (url === undefined || written?.toLowerCase() !== url.hostname) {
-      throw new ConditionError(`'${shown(text)}' is no URL whose host is certain`);
-    }
-    host = written;
+  if (text.length > MAX_TEXT) throw new ConditionError(`the host is longer than ${MAX_TEXT} characters`);
+  const host = (text.includes("://") ? hostOfUrl(text) : text).toLowerCase().replace(/\.$/, "");
+  if (isIP(host) !== 0) return host;
+  const parsed = parseHostName(host);
+  if (parsed.kind === "refused") throw new ConditionError(`the host '${shown(text)}' ${parsed.why}`);
+  return parsed.name;
+}
+
+/** A URL's own parser repairs and decodes: when it has changed the host, another parser may read yet another one. */
+function hostOfUrl(text: string): string {
+  const written = /^[a-z][a-z0-9+.-]*:\/\/(?:[^\s/?#@\\]*@)?([^\s/?#@\\:]+)(?::\d{1,5})?(?:[/?#]|$)/i.exec(text)?.[1];
+  if (written === undefined || !URL.canParse(text) || new URL(text).hostname !== written.toLowerCase()) {
+    throw new ConditionError(`'${shown(text)}' is no URL whose host is certain`);
   }
-  const plain = host.toLowerCase().replace(/\.$/, "");
-  if (isIP(plain) !== 0) return plain;
-  const labels = plain.split(".");
-  if (
-    plain.length > 253 ||
-    !labels.every((label) => LABEL.test(label)) ||
-    /^(0x[0-9a-f]*|\d+)$/.test(labels.at(-1) ?? "")
-  ) {
-    throw new ConditionError(`'${shown(text)}' is no host name; other alphabets are written as xn--…`);
-  }
-  return plain;
+  return written;
 }
 
 function hostFits(host: string, pattern: string): boolean {

@@ -12,7 +12,10 @@ import { loadPolicy } from "./load.ts";
 
 /** The files an operator starts from: each is what it says it is. */
 
-const DEMO = ["data.analyse_csv", "math.compute", "orders.lookup", "orders.refund", "report.summarise", "shell.run"];
+const DEMO = [
+  ...["code.run", "data.analyse_csv", "math.compute", "orders.lookup", "orders.refund", "orders.report"],
+  ...["report.summarise", "shell.run"],
+];
 
 function manifestFiles(dir: string): string[] {
   return readdirSync(dir, { recursive: true, withFileTypes: true })
@@ -85,10 +88,12 @@ async function runIsolateCode(tool: string, input: unknown): Promise<unknown> {
   return new AsyncFunction("input", sandbox.code)(input);
 }
 
-const SAMPLE: Readonly<Record<string, Readonly<Record<string, string | number>>>> = {
+const SAMPLE: Readonly<Record<string, Readonly<Record<string, string | number | readonly string[]>>>> = {
   "data.analyse_csv": { csv: "a,b\nx,1", group_by: "a", measure: "b" },
   "math.compute": { program: "return input", input: 3 },
   "orders.lookup": { order_id: "ord-1001" },
+  "code.run": { program: "return input" },
+  "orders.report": { order_ids: ["ord-1001"] },
   "orders.refund": { order_id: "ord-1001", amount_usd_micros: 20_000_000, reason: "broken" },
   "report.summarise": { text: "One. Two." },
   "shell.run": { command: "ls" },
@@ -111,6 +116,9 @@ describe("the default policy", () => {
   test.each<[agent: string, tool: string, want: Outcome, change?: FactsChange]>([
     ["analyst", "data.analyse_csv", "allow"],
     ["analyst", "math.compute", "allow"],
+    ["analyst", "code.run", "allow"],
+    ["support", "code.run", "deny"],
+    ["analyst", "orders.report", "allow"],
     ["analyst", "orders.lookup", "allow"],
     ["analyst", "report.summarise", "allow"],
     ["analyst", "orders.refund", "deny"],

@@ -19,7 +19,7 @@ export type Weighed = { readonly rule: Rule; readonly answer: Answer };
 
 export type CompiledPolicy = {
   readonly decide: (facts: Facts) => Decision;
-  /** Every candidate with its answer; never from memory. */
+  /** Every candidate with its answer, in the order of the files; never from memory. */
   readonly weigh: (facts: Facts) => readonly Weighed[];
   /** What the matcher says of any rule, also of one that is not in the policy. */
   readonly judge: (facts: Facts, rule: Rule) => Answer;
@@ -69,7 +69,8 @@ export async function compilePolicy(
     },
     weigh: (facts) => {
       const asked = judge(toRequest(facts));
-      return candidatesOf(shards, facts).map((rule) => ({ rule, answer: asked(rule) }));
+      const inOrder = candidatesOf(shards, facts).toSorted((a, b) => a.order - b.order);
+      return inOrder.map((rule) => ({ rule, answer: asked(rule) }));
     },
     judge: (facts, rule) => judge(toRequest(facts))(rule),
     rolesOf,

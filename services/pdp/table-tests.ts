@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { NAME, TOOL_NAME } from "../shared/names.ts";
 import { type FileProblem, FileProblems, parseYaml } from "../shared/yaml-file.ts";
+import { breathe } from "./breathe.ts";
 import type { Bundle } from "./bundle.ts";
 import { type Decision, OUTCOMES } from "./decide.ts";
 import {
@@ -17,7 +18,10 @@ import type { Policy } from "./load.ts";
 import { parseObligations } from "./obligations.ts";
 import { matchOf, type Weighed } from "./shards.ts";
 
-/** Table tests of a policy: `tests/*.yaml` beside the rules. Each states facts, and what is decided on them. */
+/**
+ * Table tests of a policy: `tests/*.yaml` beside the rules. Each states facts, and what is decided on them. What a test
+ * leaves out is as the file's defaults have it; its arguments are laid over theirs, one by one.
+ */
 
 const toolSchema = z.union([
   z.string().regex(TOOL_NAME, "use dotted lower-case words, e.g. orders.refund"),
@@ -79,20 +83,30 @@ export type TestResult = {
 
 const DEFAULT_TIME = "2026-03-04T10:30:00Z";
 
+/** A file is read in one go, and decisions wait for it. */
+const MAX_FILE_LENGTH = 256 << 10;
+
 /** @throws FileProblems naming file, line, field and mend. */
-export function parseTests(bundle: Bundle, tools: readonly ToolFacts[], dir = ""): TableTest[] {
+export async function parseTests(bundle: Bundle, tools: readonly ToolFacts[], dir = ""): Promise<TableTest[]> {
   const problems: FileProblem[] = [];
   const tests: TableTest[] = [];
   for (const [file, text] of bundle) {
     if (!file.endsWith(".yaml")) continue;
+    await breathe();
     const shown = dir === "" ? file : `${dir}/${file}`;
+    if (text.length > MAX_FILE_LENGTH) {
+      const message = `It is longer than ${MAX_FILE_LENGTH} characters; spread its tests over several files.`;
+      problems.push({ file: shown, line: undefined, field: "", message });
+      continue;
+    }
     try {
       const { value, lineOf } = parseYaml(shown, text, testFileSchema);
       for (const [i, given] of value.tests.entries()) {
         const line = lineOf(["tests", i]) ?? 0;
         const problem = (field: string, message: string) =>
           problems.push({ file: shown, line, field: `tests.${i}.${field}`, message });
-        const test = parseTest({ ...value.defaults, ...given }, tools, problem);
+        const args = { ...value.defaults.args, ...given.args };
+        const test = parseTest({ ...value.defaults, ...given, args }, tools, problem);
         if (test !== undefined) tests.push({ file: shown, line, ...test });
       }
     } catch (error) {
@@ -162,12 +176,15 @@ export function policyTool(name: string): ToolFacts | undefined {
   return { name, version: "1.0.0", impact: "high", effects: ["writes"], groups: ["policy"] };
 }
 
-export function runTests(policy: Policy, tests: readonly TableTest[]): TestResult[] {
-  return tests.map((test) => {
+export async function runTests(policy: Policy, tests: readonly TableTest[]): Promise<TestResult[]> {
+  const results: TestResult[] = [];
+  for (const test of tests) {
+    await breathe();
     const decision = policy.decide(test.facts);
     const weighed = policy.compiled.weigh(test.facts);
-    return { test, decision, weighed, failure: failureOf(test, decision, weighed) };
-  });
+    results.push({ test, decision, weighed, failure: failureOf(test, decision, weighed) });
+  }
+  return results;
 }
 
 /** What is otherwise than the test wants, in one sentence. */

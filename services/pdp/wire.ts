@@ -11,8 +11,9 @@ import {
 import { JsonError, type JsonObject, parseJson } from "../shared/json.ts";
 import { NAME, TOOL_NAME } from "../shared/names.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
-import type { Decision, Limits, Outcome } from "./decide.ts";
+import type { Decision, Limits, Obligations, Outcome } from "./decide.ts";
 import { EFFECTS, type Facts, LABELS, NOTHING_SPENT, SPENT_UNITS } from "./facts.ts";
+import { namesOnRun } from "./obligations.ts";
 
 /** Protobuf to our own types and back. What is unspecified or unknown is refused, never defaulted. */
 
@@ -152,6 +153,7 @@ export function toDecision(decision: Decision, revision: string): MessageInitSha
     reasons: [...decision.reasons],
     matchedRules: [...decision.matchedRules],
     obligations: {
+      ...toMeasures(decision.obligations),
       ...(limits && { limits: toLimits(limits) }),
       approverGroup: approverGroups.length === 1 ? (approverGroups[0] ?? "") : "",
       approverGroups: [...approverGroups],
@@ -162,6 +164,16 @@ export function toDecision(decision: Decision, revision: string): MessageInitSha
       approvalTtlMs: BigInt(approvalTtlMs ?? 0),
     },
     revision,
+  };
+}
+
+function toMeasures(obligations: Obligations) {
+  const { egress, redact = [], notify = [] } = obligations;
+  return {
+    ...(egress && { egress: { rules: [...egress] } }),
+    redact: [...redact],
+    notify: [...notify],
+    imposed: namesOnRun(obligations),
   };
 }
 

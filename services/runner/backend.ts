@@ -1,4 +1,7 @@
-import type { SandboxSpec } from "../shared/manifest.ts";
+import type { EgressRule } from "../shared/egress.ts";
+import type { Manifest, SandboxSpec, SecretSpec } from "../shared/manifest.ts";
+import type { RpcError } from "../shared/rpc/errors.ts";
+import type { EgressRecord } from "./egress/records.ts";
 
 /** One way to run a call: isolates, containers, builtins. The service checks permits; a backend confines. */
 export interface Backend extends AsyncDisposable {
@@ -37,15 +40,23 @@ export type Capability = {
 export type RunSpec = {
   readonly callId: string;
   readonly tenant: string;
+  readonly agent: string;
   readonly session: string;
+  /** Empty where the agent acts for nobody. */
+  readonly user: string;
   readonly tool: string;
+  readonly impact: Manifest["impact"];
   readonly sandbox: SandboxSpec;
   /** Canonical JSON of an object. */
   readonly argumentsJson: string;
   /** Every bound is set: the service has filled in the manifest's where the permit left one open. */
   readonly limits: Limits;
-  /** host:port entries. Empty: no network. */
-  readonly egress: readonly string[];
+  /** Empty: no network. */
+  readonly egress: readonly EgressRule[];
+  /** How many calls it was made through; 0 for an agent's own. */
+  readonly depth: number;
+  /** By reference. */
+  readonly secrets: readonly SecretSpec[];
 };
 
 export type Limits = {
@@ -55,6 +66,8 @@ export type Limits = {
   /** Of the result, of stdout and of stderr, each. */
   readonly outputBytes: number;
   readonly pids: number;
+  /** Through the egress proxy, both ways together. */
+  readonly egressBytes: number;
 };
 
 export type OutputStream = "stdout" | "stderr";
@@ -63,10 +76,36 @@ export type RunIo = {
   /** As it comes and within the output limit. Must not throw. */
   readonly onOutput: (stream: OutputStream, text: string) => void;
   readonly signal: AbortSignal;
+  /**
+   * Has the broker make a tool call for the program; absent where a program can make none. Never rejects. The signal
+   * aborts when nobody waits any more.
+   */
+  readonly onCall?: (call: ProgramCall, signal: AbortSignal) => Promise<CallAnswer>;
 };
 
+/** A call as a program asked for it: nothing of it has been checked. */
+export type ProgramCall = { readonly tool: string; readonly argumentsJson: string };
+
+export type CallAnswer =
+  /** Empty: the tool returned no value. */
+  { readonly kind: "value"; readonly json: string } | { readonly kind: "error"; readonly error: RpcError };
+
 /** See interlock.v1.RunEnd. */
-export type RunEnd = "exited" | "timeout" | "cpu" | "oom" | "killed" | "lost";
+export type RunEnd = "exited" | "timeout" | "cpu" | "oom" | "killed" | "lost" | "limit";
+
+/** The limit that ended a run, and how much of it was seen to be used. */
+export type LimitHit = {
+  readonly name:
+    | "wall_ms"
+    | "cpu_ms"
+    | "heap_bytes"
+    | "off_heap_bytes"
+    | "output_bytes"
+    | "tool_calls"
+    | "binding_calls";
+  readonly allowed: number;
+  readonly used: number;
+};
 
 export type RunResult = {
   readonly end: RunEnd;
@@ -81,6 +120,9 @@ export type RunResult = {
   readonly error: string;
   readonly usage: Usage;
   readonly enforcement: Enforcement;
+  readonly limit?: LimitHit;
+  /** What it asked of the world; absent where it had no way out. */
+  readonly egress?: { readonly records: readonly EgressRecord[]; readonly left: number };
 };
 
 export type Usage = {
@@ -88,6 +130,7 @@ export type Usage = {
   readonly cpuMs: number;
   readonly peakMemoryBytes: number;
   readonly outputBytes: number;
+  readonly egressBytes?: number;
 };
 
 /** What really confined a run. */

@@ -7,9 +7,21 @@ const io: RunIo = { onOutput: () => {}, signal: new AbortController().signal };
 
 function specOf(sandbox: RunSpec["sandbox"], outputBytes = 100): RunSpec {
   return {
-    ...{ callId: "c1", tenant: "demo", session: "s1", tool: "test.tool", egress: [], argumentsJson: '{"a":"ü"}' },
+    ...{
+      callId: "c1",
+      tenant: "demo",
+      agent: "a1",
+      session: "s1",
+      user: "",
+      impact: "low",
+      tool: "test.tool",
+      egress: [],
+      secrets: [],
+      argumentsJson: '{"a":"ü"}',
+      depth: 0,
+    },
     sandbox,
-    limits: { wallMs: 1_000, cpuMs: 1_000, memoryBytes: 8 << 20, outputBytes, pids: 1 },
+    limits: { wallMs: 1_000, cpuMs: 1_000, memoryBytes: 8 << 20, outputBytes, pids: 1, egressBytes: 0 },
   };
 }
 

@@ -1,24 +1,37 @@
-import { randomUUID } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import Docker from "dockerode";
-import { canonicalJson, parseJson } from "../shared/json.ts";
 import type { Log } from "../shared/log.ts";
 import type { SandboxSpec } from "../shared/manifest.ts";
-import type { Backend, Capability, Enforcement, RunIo, RunResult, RunSpec } from "./backend.ts";
+import type { Backend, Capability, RunIo, RunResult, RunSpec } from "./backend.ts";
+import { type CallSecrets, resolveSecrets } from "./container/call-secrets.ts";
 import { type CgroupRoot, openCgroupRoot } from "./container/cgroup.ts";
+import type { SandboxKind } from "./container/create.ts";
 import {
   type ContainerClass,
   containerClass,
   type EngineFacts,
   ISOLATION_CLASSES,
+  type IsolationClass,
   readFacts,
+  stricter,
 } from "./container/facts.ts";
 import { unavailable } from "./container/faults.ts";
+import { type FileOperation, type FileResult, parseFileOperation, performFileOperation } from "./container/files.ts";
+import { type Folders, openFolders } from "./container/folders.ts";
 import { lockedImage, readImageLock } from "./container/lock.ts";
+import { ContainerOutput } from "./container/output.ts";
 import { thisOwner } from "./container/owner.ts";
+import { type PoolState, WarmPool } from "./container/pool.ts";
 import { labelsOf, type Marks, reap } from "./container/reap.ts";
-import { ContainerRun, type Ended } from "./container/run.ts";
+import { operationResult, resultOf } from "./container/result.ts";
+import { runProgram, unstarted } from "./container/run.ts";
+import { Sandbox } from "./container/sandbox.ts";
+import { Sessions, sessionKey } from "./container/sessions.ts";
+import { openWayOut, WAY_OUT_ENV, type WayOutOptions } from "./container/way-out.ts";
+import { resolver } from "./egress/addresses.ts";
+import type { SecretProviders } from "./secrets.ts";
 
 export type ContainerOptions = {
   readonly runnerId: string;
@@ -27,12 +40,18 @@ export type ContainerOptions = {
   readonly bootId: string;
   readonly log: Log;
   readonly now: () => number;
+  /** Containers kept ready at most; 0 keeps none. */
+  readonly warm?: number;
+  /** The least isolation for tools of an impact, whatever their manifest says. */
+  readonly isolation?: Readonly<Record<RunSpec["impact"], IsolationClass>>;
+  readonly secrets?: SecretProviders;
+  readonly egress?: Omit<WayOutOptions, "now">;
   /** The engine's; by default DOCKER_HOST's, or the usual one. */
   readonly socketPath?: string;
 };
 
 /** Opens also where no engine answers: it is looked for until there is one, and every run is refused until then. */
-export async function openContainerBackend(options: ContainerOptions): Promise<Backend> {
+export async function openContainerBackend(options: ContainerOptions): Promise<ContainerBackend> {
   const owner = thisOwner();
   const backend = new ContainerBackend(options, owner, await openCgroupRoot(owner));
   await backend.probe();
@@ -44,10 +63,15 @@ type ContainerSpec = Extract<SandboxSpec, { kind: "container" }>;
 /** How often to look whether the engine is there, and what was left over. */
 const PROBE_MS = 2_000;
 const REAP_MS = 60_000;
-/** How long after its wall clock a container may be held for a leftover. */
+/** How long after its time a container may be held for a leftover. */
 const EXPIRY_SLACK_MS = 120_000;
+/** A pooled one lives as long as it may wait, and a call or session may take: both an hour. */
+const POOLED_MS = 7_200_000;
+const POOLED_TTL_MS = 3_600_000;
+/** Containers being removed behind the calls that used them. */
+const MAX_REMOVING = 16;
 
-class ContainerBackend implements Backend {
+export class ContainerBackend implements Backend {
   readonly kind = "container";
   readonly #options: ContainerOptions;
   readonly #marks: Marks;
@@ -57,9 +81,14 @@ class ContainerBackend implements Backend {
   /** Until a run has shown that the engine's control groups are not those that we see. */
   #sameMachine = true;
   readonly #running = new Set<Promise<unknown>>();
-  /** The names of their containers. */
+  /** The names of all our containers that are not removed yet. */
   readonly #underWay = new Set<string>();
   readonly #kill = new AbortController();
+  readonly #removing = new Set<Promise<void>>();
+  readonly #folders: Folders;
+  readonly #pool: WarmPool<PoolKind, Sandbox>;
+  readonly #sessions = new Sessions();
+  readonly #wayOut: WayOutOptions;
   readonly #timer: NodeJS.Timeout;
   #facts: EngineFacts | undefined;
   #probing: Promise<void> | undefined;
@@ -72,6 +101,11 @@ class ContainerBackend implements Backend {
     this.#docker = socketPath === undefined ? new Docker() : new Docker({ socketPath });
     this.#seccomp = JSON.stringify(JSON.parse(readFileSync(join(dirname(lockFile), "seccomp.json"), "utf8")));
     this.#cgroups = cgroups;
+    this.#folders = openFolders(owner);
+    const { now, log, warm = 0, egress = { resolve: resolver([]), extraCa: [] } } = options;
+    this.#wayOut = { ...egress, now };
+    const make = (kind: PoolKind): Promise<Sandbox> => this.#make(kind, POOLED_MS);
+    this.#pool = new WarmPool({ make, keyOf: kindKey, maxIdle: warm, log });
     this.#timer = setInterval(() => void this.#look(), PROBE_MS);
     this.#timer.unref();
   }
@@ -79,9 +113,18 @@ class ContainerBackend implements Backend {
   async describe(): Promise<readonly Capability[]> {
     await this.probe();
     return ISOLATION_CLASSES.map((name) => {
-      const { runtime: _, ...capability } = this.#class(name);
+      const { runtime: _runtime, egress: _egress, metered: _metered, adopt: _adopt, ...capability } = this.#class(name);
       return capability;
     });
+  }
+
+  /** Once as many containers are ready as are wanted. */
+  warmed(): Promise<void> {
+    return this.#pool.settled();
+  }
+
+  state(): PoolState & { readonly sessions: number } {
+    return { ...this.#pool.state(), sessions: this.#sessions.size };
   }
 
   check(spec: RunSpec): void {
@@ -102,8 +145,12 @@ class ContainerBackend implements Backend {
     clearInterval(this.#timer);
     this.#kill.abort();
     await Promise.allSettled([...this.#running, this.#probing]);
+    await this.#sessions[Symbol.asyncDispose]();
+    await this.#pool[Symbol.asyncDispose]();
+    await Promise.allSettled(this.#removing);
     if (this.#facts !== undefined) await this.#reap();
     await this.#cgroups?.[Symbol.asyncDispose]();
+    this.#folders[Symbol.dispose]();
   }
 
   /** One at a time; who asks meanwhile gets the answer of that one. */
@@ -151,42 +198,191 @@ class ContainerBackend implements Backend {
     return this.#cgroups !== undefined && this.#sameMachine && this.#facts?.takesCgroups === true;
   }
 
-  #admit(spec: RunSpec): { sandbox: ContainerSpec; found: ContainerClass; imageId: string } {
+  #admit(spec: RunSpec): Admitted {
     const sandbox = containerOf(spec.sandbox);
-    const found = this.#class(sandbox.isolation_class);
+    const asked = stricter(sandbox.isolation_class, this.#options.isolation?.[spec.impact] ?? "runc");
+    const found = this.#class(asked);
     if (!found.available) throw unavailable(found.note);
-    return { sandbox, found, imageId: lockedImage(readImageLock(this.#options.lockFile), sandbox.image) };
+    const egress = spec.egress.length > 0;
+    if (egress && !found.egress) throw unavailable(NO_EGRESS);
+    const operation = sandbox.operation === undefined ? undefined : operationOf(sandbox.operation, spec);
+    const imageId = lockedImage(readImageLock(this.#options.lockFile), sandbox.image);
+    const { memoryBytes, pids } = spec.limits;
+    const kind = {
+      image: sandbox.image,
+      imageId,
+      runtime: found.runtime,
+      memoryBytes,
+      pids,
+      egress,
+      metered: found.metered,
+      adopt: found.adopt,
+    };
+    return { sandbox, found, kind, operation };
   }
 
   async #run(spec: RunSpec, io: RunIo): Promise<RunResult> {
-    const { sandbox, found, imageId } = this.#admit(spec);
-    const name = `interlock-${randomUUID()}`;
-    const cgroup = this.#metered() ? this.#cgroups?.open(name) : undefined;
-    const expiresAtMs = this.#options.now() + spec.limits.wallMs + EXPIRY_SLACK_MS;
-    const container = {
-      ...{ name, imageId, seccomp: this.#seccomp, cgroupParent: cgroup?.path, runtime: found.runtime },
-      labels: labelsOf(this.#marks, spec.callId, expiresAtMs),
-    };
+    const admitted = this.#admit(spec);
     const signal = AbortSignal.any([io.signal, this.#kill.signal]);
-    const run = new ContainerRun(this.#docker, spec, sandbox, container, cgroup);
-    this.#underWay.add(name);
     try {
-      const ended = await run.run({ ...io, signal });
-      if (cgroup !== undefined && ended.wallMs > 0 && ended.used.cpuMs === 0) {
-        this.#sameMachine = false; // to start a program takes some
-        this.#options.log.warn("containers.usage_not_readable");
-      }
-      return resultOf(spec, ended, found);
+      const secrets = await resolveSecrets(this.#options.secrets ?? {}, spec.secrets, signal);
+      if (admitted.operation !== undefined) return await this.#operate(spec, admitted, admitted.operation, signal);
+      const perform = (sandbox: Sandbox): Promise<RunResult> =>
+        this.#perform(sandbox, spec, admitted, secrets, { ...io, signal });
+      if (admitted.sandbox.lifetime === "call") return await this.#inFresh(admitted, perform);
+      return await this.#inSession(spec, admitted, signal, perform);
     } catch (error) {
       const { callId, tool } = spec;
       this.#options.log.error({ callId, tool, err: error }, "containers.fault");
       this.#reapedAt = Number.NEGATIVE_INFINITY; // it may have left something
       void this.probe();
       throw error;
-    } finally {
-      this.#underWay.delete(name);
     }
   }
+
+  /** In a sandbox that nobody has used, and nobody will again. */
+  async #inFresh({ kind }: Admitted, perform: (sandbox: Sandbox) => Promise<RunResult>): Promise<RunResult> {
+    const sandbox = await this.#pool.claim(kind);
+    let clean = false;
+    try {
+      const result = await perform(sandbox);
+      clean = sandbox.alive; // its harness has killed all else and told so
+      return result;
+    } finally {
+      this.#pool.done(kind);
+      const removed = this.#dispose(sandbox);
+      if (!clean || this.#removing.size > MAX_REMOVING) await removed;
+    }
+  }
+
+  async #inSession<T>(
+    spec: RunSpec,
+    { sandbox: { ttl_ms: ttlMs, idle_ms: idleMs }, kind }: Admitted,
+    signal: AbortSignal,
+    perform: (sandbox: Sandbox) => Promise<T>,
+  ): Promise<T> {
+    const make = async (): Promise<{ sandbox: Sandbox; done: () => void }> => {
+      if (ttlMs > POOLED_TTL_MS) return { sandbox: await this.#make(kind, ttlMs), done: () => {} };
+      return { sandbox: await this.#pool.claim(kind), done: () => this.#pool.done(kind) };
+    };
+    return await this.#sessions.use(sessionKey(spec, kindKey(kind)), { idleMs, ttlMs }, make, signal, perform);
+  }
+
+  async #operate(spec: RunSpec, admitted: Admitted, operation: Operation, signal: AbortSignal): Promise<RunResult> {
+    const startedAt = performance.now();
+    const key = sessionKey(spec, kindKey(admitted.kind));
+    const done = async (): Promise<FileResult> => {
+      switch (operation.kind) {
+        case "close":
+          return existed(await this.#sessions.close(key));
+        case "pause":
+        case "resume":
+          return existed(await this.#sessions.pause(key, operation.kind === "pause"));
+        case "upload":
+        case "download":
+        case "list":
+          return await this.#inSession(spec, admitted, signal, (sandbox) =>
+            performFileOperation(sandbox, operation, spec),
+          );
+      }
+    };
+    return operationResult(spec, await done(), performance.now() - startedAt, admitted.found);
+  }
+
+  async #perform(
+    sandbox: Sandbox,
+    spec: RunSpec,
+    admitted: Admitted,
+    secrets: CallSecrets,
+    io: RunIo,
+  ): Promise<RunResult> {
+    const output = new ContainerOutput(spec.limits.outputBytes, secrets.newMasker, io.onOutput);
+    const {
+      found,
+      sandbox: { command = [], lifetime },
+    } = admitted;
+    if (io.signal.aborted) return resultOf(spec, unstarted(output), found, undefined);
+    const { egressFolder } = sandbox;
+    await using proxy =
+      egressFolder === undefined ? undefined : await openWayOut(egressFolder, spec, secrets, this.#wayOut);
+    const ended = await runProgram(
+      sandbox,
+      spec,
+      {
+        command,
+        env: { ...BASE_ENV, ...(proxy === undefined ? {} : WAY_OUT_ENV), ...secrets.env },
+        cpuSeconds: Math.ceil(spec.limits.cpuMs / 1000),
+        keepsOthers: lifetime === "session",
+      },
+      { signal: io.signal, output },
+    );
+    if (
+      sandbox.cgroup !== undefined &&
+      ended.wallMs > 0 &&
+      (await sandbox.meter.sample()).cpuMs === 0 &&
+      sandbox.alive
+    ) {
+      this.#sameMachine = false; // to start a harness takes some
+      this.#options.log.warn("containers.usage_not_readable");
+    }
+    return resultOf(spec, ended, found, proxy);
+  }
+
+  async #make(kind: PoolKind, lifeMs: number): Promise<Sandbox> {
+    const name = randomBytes(8).toString("hex");
+    const cgroup = kind.metered ? this.#cgroups?.open(name) : undefined;
+    const lifetimeSeconds = Math.ceil(lifeMs / 1000);
+    const egressFolder = kind.egress ? this.#folders.open(name) : undefined;
+    const labels = labelsOf(this.#marks, this.#options.now() + lifeMs + EXPIRY_SLACK_MS);
+    const place = { name, labels, seccomp: this.#seccomp, cgroupParent: cgroup?.path, egressFolder, lifetimeSeconds };
+    this.#underWay.add(name);
+    try {
+      const sandbox = await Sandbox.start(this.#docker, { ...kind, ...place }, cgroup, kind.image);
+      void sandbox.gone.then(() => this.#dispose(sandbox));
+      return sandbox;
+    } catch (error) {
+      this.#underWay.delete(name);
+      this.#folders.remove(name);
+      throw error;
+    }
+  }
+
+  #dispose(sandbox: Sandbox): Promise<void> {
+    const removed = sandbox[Symbol.asyncDispose]().finally(() => {
+      this.#removing.delete(removed);
+      this.#underWay.delete(sandbox.name);
+      this.#folders.remove(sandbox.name);
+    });
+    this.#removing.add(removed);
+    return removed;
+  }
+}
+
+type PoolKind = SandboxKind & { readonly image: string; readonly metered: boolean };
+type Operation = FileOperation | { readonly kind: "pause" } | { readonly kind: "resume" } | { readonly kind: "close" };
+type Admitted = {
+  readonly sandbox: ContainerSpec;
+  readonly found: ContainerClass;
+  readonly kind: PoolKind;
+  readonly operation: Operation | undefined;
+};
+
+const BASE_ENV = { PATH: "/usr/local/bin:/usr/bin:/bin", HOME: "/work", LANG: "C.UTF-8" };
+const NO_EGRESS =
+  "Sandboxes of this class cannot reach the egress proxy's socket on this machine; for gVisor add --fsgofer-host-uds (or, of newer versions, --host-uds=open) to runsc's arguments, or use another class.";
+
+function kindKey(kind: PoolKind): string {
+  return JSON.stringify(Object.entries(kind).sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+function operationOf(name: NonNullable<ContainerSpec["operation"]>, spec: RunSpec): Operation {
+  if (name === "pause" || name === "resume" || name === "close") return { kind: name };
+  return parseFileOperation(name, spec.argumentsJson);
+}
+
+function existed(found: boolean): FileResult {
+  if (found) return { exitCode: 0, resultJson: "null", error: "" };
+  return { exitCode: 1, resultJson: "", error: "The session has no sandbox of this kind." };
 }
 
 function containerOf(sandbox: SandboxSpec): ContainerSpec {
@@ -199,44 +395,5 @@ function lockedNames(lockFile: string): readonly string[] {
     return [...readImageLock(lockFile).keys()];
   } catch {
     return []; // says so in the capability's note
-  }
-}
-
-function resultOf(spec: RunSpec, ended: Ended, found: ContainerClass): RunResult {
-  const { end, exitCode, output, used, wallMs } = ended;
-  const { kind, isolationClass, enforced, missing } = found;
-  const enforcement: Enforcement = { kind, isolationClass, enforced, missing };
-  const returned = end === "exited" && exitCode === 0 && !output.truncated;
-  return {
-    ...{ end, exitCode, truncated: output.truncated, stdout: output.stdout, stderr: output.stderr, enforcement },
-    resultJson: returned ? jsonIn(output.stdout) : "",
-    error: errorOf(spec, ended),
-    usage: { wallMs, ...used, outputBytes: output.outputBytes },
-  };
-}
-
-/** A program returns a value by printing one JSON value and nothing else. */
-function jsonIn(stdout: string): string {
-  try {
-    return canonicalJson(parseJson(stdout));
-  } catch {
-    return "";
-  }
-}
-
-function errorOf({ limits }: RunSpec, { end, exitCode }: Ended): string {
-  switch (end) {
-    case "exited":
-      return exitCode === 0 ? "" : `The program ended with exit code ${exitCode}.`;
-    case "timeout":
-      return `The program ran longer than the ${limits.wallMs} ms it is allowed.`;
-    case "cpu":
-      return `The program used more than the ${limits.cpuMs} ms of CPU time it is allowed.`;
-    case "oom":
-      return `The program used more than the ${limits.memoryBytes} bytes of memory it is allowed.`;
-    case "killed":
-      return "The call was cancelled.";
-    case "lost":
-      return "The sandbox died without saying why.";
   }
 }

@@ -56,9 +56,18 @@ function reasonOf(checker: PermitChecker, request: RunRequest): string {
 
 it("a good permit says what its call may do", async () => {
   expect(checkerOf().claim(requestOf(await signed()))).toEqual({
-    ...{ callId: "c1", tenant: "demo", session: "s1", tool: "test.tool", toolDigest: sha256Hex(MANIFEST) },
+    ...{
+      callId: "c1",
+      tenant: "demo",
+      agent: "a",
+      session: "s1",
+      user: "",
+      tool: "test.tool",
+      toolDigest: sha256Hex(MANIFEST),
+    },
     limits: { wallMs: 5, cpuMs: 4, memoryBytes: 3, outputBytes: 2, pids: 1 },
     egress: ["example.com:443"],
+    depth: 0,
   });
 });
 

@@ -101,7 +101,10 @@ export type PermitCheckerOptions = {
 export type PermittedCall = {
   readonly callId: string;
   readonly tenant: string;
+  readonly agent: string;
   readonly session: string;
+  /** Empty where it acts for nobody. */
+  readonly user: string;
   readonly tool: string;
   readonly toolDigest: string;
   /** Zero leaves a bound to the manifest. */
@@ -113,6 +116,8 @@ export type PermittedCall = {
     readonly pids: number;
   };
   readonly egress: readonly string[];
+  /** How many calls it was made through. */
+  readonly depth: number;
 };
 
 /** How far ahead a permit may expire; also how long a used one is remembered at most. */
@@ -165,7 +170,9 @@ function parsePrincipal(claims: PermitClaims): PermittedCall | undefined {
   return {
     callId: ref.callId,
     tenant: principal.tenant,
+    agent: principal.agent,
     session: principal.session,
+    user: principal.user,
     tool: claims.tool,
     toolDigest: claims.toolDigest,
     limits: {
@@ -176,6 +183,7 @@ function parsePrincipal(claims: PermitClaims): PermittedCall | undefined {
       pids: limits?.pids ?? 0,
     },
     egress: claims.egress,
+    depth: claims.depth,
   };
 }
 

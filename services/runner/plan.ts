@@ -1,19 +1,36 @@
+import { type EgressRule, intersectEgress, parseEgressRules } from "../shared/egress.ts";
 import type { Manifest } from "../shared/manifest.ts";
 import type { Limits, RunSpec } from "./backend.ts";
-import type { PermittedCall } from "./permit.ts";
+import { type PermittedCall, permitRefusal } from "./permit.ts";
 
-/** What runs: the permit's call within the manifest's bounds. Clamps, never widens. */
+/**
+ * What runs: the permit's call within the manifest's bounds. Clamps, never widens.
+ * @throws RpcError PERMISSION_DENIED for a permit whose egress cannot be read: nothing runs with half of it.
+ */
 export function planRun(call: PermittedCall, manifest: Manifest, argumentsJson: string): RunSpec {
   return {
     callId: call.callId,
     tenant: call.tenant,
+    agent: call.agent,
     session: call.session,
+    user: call.user,
     tool: manifest.name,
+    impact: manifest.impact,
     sandbox: manifest.sandbox,
     argumentsJson,
     limits: planLimits(call.limits, manifest.limits),
-    egress: call.egress.filter((entry) => manifest.egress.includes(entry)),
+    egress: intersectEgress(permittedEgress(call.egress), parseEgressRules(manifest.egress)),
+    depth: call.depth,
+    secrets: manifest.secrets,
   };
+}
+
+function permittedEgress(rules: readonly string[]): EgressRule[] {
+  try {
+    return parseEgressRules(rules);
+  } catch {
+    throw permitRefusal("PERMIT_MALFORMED");
+  }
 }
 
 function planLimits(permit: PermittedCall["limits"], manifest: Manifest["limits"]): Limits {
@@ -23,6 +40,7 @@ function planLimits(permit: PermittedCall["limits"], manifest: Manifest["limits"
     memoryBytes: tighter(permit.memoryBytes, manifest.memory_bytes),
     outputBytes: tighter(permit.outputBytes, manifest.output_bytes),
     pids: tighter(permit.pids, manifest.pids),
+    egressBytes: manifest.egress_bytes,
   };
 }
 

@@ -1,15 +1,22 @@
 import type { KeyObject } from "node:crypto";
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { RunnerService, RunRequest, RunResponseSchema } from "../../proto/interlock/v1/runner_pb.ts";
+import type {
+  AnswerRequest,
+  RunnerService,
+  RunRequest,
+  RunResponseSchema,
+} from "../../proto/interlock/v1/runner_pb.ts";
+import { formatEgressRule } from "../shared/egress.ts";
 import type { Log } from "../shared/log.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { HandlerContext, Handlers } from "../shared/rpc/types.ts";
 import { verifierOf } from "../shared/signing.ts";
 import type { Backend, RunResult, RunSpec } from "./backend.ts";
 import { ManifestCache } from "./manifests.ts";
-import { OutputQueue } from "./output-queue.ts";
 import { PermitChecker, permitRefusal } from "./permit.ts";
 import { planRun } from "./plan.ts";
+import { RunQueue } from "./run-queue.ts";
+import { Tickets } from "./tickets.ts";
 import { toCapability, toRunResult } from "./wire.ts";
 
 export type RunnerOptions = {
@@ -36,6 +43,7 @@ export async function startRunner(options: RunnerOptions): Promise<Runner> {
   return {
     handlers: {
       run: (request, context) => runs.run(request, context),
+      answer: async (request, context) => runs.answer(request, context),
       describe: async () => {
         const found = await Promise.all(backends.map((backend) => backend.describe()));
         return { runnerId, bootId, capabilities: found.flat().map(toCapability) };
@@ -52,6 +60,7 @@ class Runs implements AsyncDisposable {
   readonly #permits: PermitChecker;
   readonly #manifests = new ManifestCache(1024);
   readonly #backends: ReadonlyMap<string, Backend>;
+  readonly #tickets = new Tickets();
   readonly #kill = new AbortController();
   readonly #drained = Promise.withResolvers<void>();
   #running = 0;
@@ -77,6 +86,12 @@ class Runs implements AsyncDisposable {
       this.#running--;
       if (this.#running === 0 && this.#stopped !== undefined) this.#drained.resolve();
     }
+  }
+
+  answer(request: AnswerRequest, { caller }: HandlerContext): Record<string, never> {
+    if (caller.kind !== "service") throw refuseCaller();
+    this.#tickets.answer(request);
+    return {};
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -119,8 +134,8 @@ class Runs implements AsyncDisposable {
       const message = `This runner does not run tools of kind ${kind}; enable them in its configuration or use another.`;
       throw new RpcError({ code: "FAILED_PRECONDITION", reason: "SANDBOX_UNAVAILABLE", message });
     }
-    if (spec.egress.length > 0) {
-      const message = `${spec.tool} may reach ${spec.egress.join(", ")}, and sandboxes here have no way out yet; remove egress from its manifest.`;
+    if (spec.egress.length > 0 && kind !== "container") {
+      const message = `${spec.tool} may reach ${spec.egress.map(formatEgressRule).join(", ")}, and a tool of kind ${kind} has no way out; use a container, or remove egress from its manifest.`;
       throw new RpcError({ code: "FAILED_PRECONDITION", reason: "EGRESS_UNSUPPORTED", field: "egress", message });
     }
     return backend;
@@ -128,18 +143,24 @@ class Runs implements AsyncDisposable {
 
   /** Output as it comes, then the result. However this ends, the sandbox has ended before it. */
   async *#perform(backend: Backend, spec: RunSpec, context: HandlerContext): AsyncGenerator<Response> {
-    const output = new OutputQueue();
+    const queue = new RunQueue<Response>();
     const kill = new AbortController();
     const abort = (): void => kill.abort();
     const killers = [context.signal, this.#kill.signal];
     for (const signal of killers) signal.addEventListener("abort", abort);
     if (killers.some((signal) => signal.aborted)) abort();
-    const run = backend.run(spec, { onOutput: output.push, signal: kill.signal }).finally(output.close);
+    const run = backend
+      .run(spec, {
+        signal: kill.signal,
+        onOutput: (stream, text) =>
+          queue.push({ kind: { case: "output", value: { stderr: stream === "stderr", text } } }),
+        onCall: (call, signal) =>
+          this.#tickets.issue(signal, (ticket) => queue.push({ kind: { case: "call", value: { ticket, ...call } } })),
+      })
+      .finally(queue.close);
     let result: RunResult | undefined;
     try {
-      for await (const { stream, text } of output) {
-        yield { kind: { case: "output", value: { stderr: stream === "stderr", text } } };
-      }
+      yield* queue;
       result = await run;
       yield { kind: { case: "result", value: toRunResult(result) } };
     } finally {

@@ -78,23 +78,60 @@ const policy = z.strictObject({
     .describe("set: the pdp answers AuthZEN 1.0 over HTTP too"),
 });
 
+const isolationClass = z.enum(["runc", "gvisor", "kata"]).default("runc");
+
 const runner = z.strictObject({
   id: name.default("runner-1"),
   isolates: z
     .strictObject({
-      workers: z.int().min(1).max(64).default(4).describe("worker processes at most"),
+      workers: z.int().min(1).max(64).default(8).describe("worker processes at most"),
       warm: z.int().min(0).max(64).default(1).describe("worker processes kept ready"),
+      per_tenant: z.int().min(1).max(10_000).default(64).describe("runs of one tenant at once, those that wait too"),
+      require_confinement: z
+        .boolean()
+        .default(false)
+        .describe("refuse to start where a measure that confines workers does not hold"),
     })
     .prefault({}),
   containers: z
     .enum(["auto", "off", "required"])
     .default("auto")
     .describe("auto: where an engine answers; required: refuse to start without"),
+  warm_containers: z.int().min(0).max(256).default(4).describe("containers kept ready, over all kinds; 0 keeps none"),
+  isolation: z
+    .strictObject({ low: isolationClass, medium: isolationClass, high: isolationClass })
+    .prefault({})
+    .describe("the least isolation of containers by their tool's impact; a manifest may ask for more"),
+  secrets: z
+    .strictObject({
+      directory: z.string().optional().describe("of secret://file/NAME: one file each"),
+      vault: z
+        .strictObject({ address: z.url({ protocol: /^https?$/ }), token_file: z.string() })
+        .optional()
+        .describe("of secret://vault/MOUNT/PATH#FIELD: key-value engine, version 2"),
+    })
+    .prefault({})
+    .describe("where runners find secrets; secret://env/NAME is the variable INTERLOCK_SECRET_NAME"),
+  egress: z
+    .strictObject({
+      hosts: z
+        .array(
+          z.strictObject({
+            host: z.string().describe("a name that manifests' egress may use"),
+            port: z.int().min(1).max(65_535),
+            address: z.union([z.ipv4(), z.ipv6()]),
+            address_port: z.int().min(1).max(65_535).optional().describe("default: port"),
+          }),
+        )
+        .default([])
+        .describe("inner services: tied to an address that would be refused, past name service and address check"),
+      extra_ca: z.string().optional().describe("PEM file of certificate authorities beside the well-known ones"),
+    })
+    .prefault({}),
   builtins: z.boolean().default(false).describe("functions inside the runner, for benchmarks"),
   max_concurrent: z.int().min(1).max(10_000).default(256),
 });
 
-const address = z.string().regex(/^[^\s:]+:\d{1,5}$/, "write host:port, e.g. 127.0.0.1:7443");
 const slackId = (letter: string) =>
   z.string().regex(new RegExp(`^[${letter}][A-Z0-9]{2,32}$`), `give the id, e.g. ${letter[0]}012AB3CD`);
 const minutes = z.number().min(0).max(10_080);
@@ -127,7 +164,7 @@ const webhook = z.strictObject({
 
 const approvals = z.strictObject({
   listen: z
-    .union([z.literal("off"), address])
+    .union([z.literal("off"), hostPort])
     .optional()
     .describe("where the reviewers' page is served; default: the port after that of listen"),
   public_url: z
@@ -153,6 +190,15 @@ const approvals = z.strictObject({
   remind_minutes: minutes.default(15).describe("remind after so long without an end, three times at most; 0: never"),
 });
 
+const telemetry = z.strictObject({
+  prometheus: hostPort.optional().describe("where /metrics is served; keep it on a network of your own"),
+  otlp: z
+    .url({ protocol: /^https?$/, error: "begin with http:// or https://" })
+    .optional()
+    .describe("a collector's OTLP/HTTP endpoint for metrics, as http://127.0.0.1:4318/v1/metrics"),
+  otlp_every_ms: z.int().min(100).max(3_600_000).default(15_000),
+});
+
 export const configSchema = z.strictObject({
   listen: hostPort.default("127.0.0.1:7443"),
   tls: tls.optional(),
@@ -174,6 +220,7 @@ export const configSchema = z.strictObject({
     .prefault({})
     .describe("the same call, in a row, at most this often"),
   approvals: approvals.prefault({}),
+  telemetry: telemetry.optional().describe("figures for Prometheus, or for an OpenTelemetry collector"),
   max_message_bytes: bytes.max(64 << 20).default(4 << 20),
   log_level: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
 });

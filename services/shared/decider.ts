@@ -8,6 +8,8 @@ export type Decider<State, Command, Event, Refusal> = {
   readonly decide: (state: State, command: Command) => Decided<Event, Refusal>;
   /** Total over every event ever written. May change `state` in place: the executor owns it and nobody else holds it. */
   readonly evolve: (state: State, event: Event) => State;
+  /** All events of one append go into one record, a JSON list: for a stream of very many small events. */
+  readonly packed?: true;
   /** Events and snapshots as JSON values (bigint as decimal strings). The `from` side throws on what it does not know. */
   readonly eventToJson: (event: Event) => unknown;
   readonly eventFromJson: (json: unknown) => Event;

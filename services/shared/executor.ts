@@ -104,9 +104,9 @@ export type ExecutorOptions<State, Command, Event, Refusal> = {
   readonly now: () => number;
   /** Streams whose state is kept in memory. */
   readonly maxStreams?: number;
-  /** Records of one append at most; one command's events are never split. */
+  /** Events of one append at most; one command's events are never split. */
   readonly maxBatch?: number;
-  /** A snapshot is written after this many records. */
+  /** A snapshot is written after this many events. */
   readonly snapshotEvery?: number;
 };
 
@@ -138,7 +138,7 @@ class Lane<State, Event> {
   #waiting: Task<State, Event>[] = [];
   #running: Promise<void> | undefined;
   #loaded: { state: State; head: Head } | undefined;
-  #snapshotSeq = 0;
+  #sinceSnapshot = 0;
   /** How often an append after this record was refused. */
   #conflicts = { seq: -1, times: 0 };
 
@@ -204,11 +204,10 @@ class Lane<State, Event> {
     this.#loaded ??= await this.#load();
     const loaded = this.#loaded;
     const { decider, journal, now } = this.#options;
-    const records: NewRecord[] = [];
-    const timeMs = now();
+    const texts: string[] = [];
     let taken = 0;
     let bytes = 0;
-    while (taken < this.#waiting.length && records.length < this.#maxBatch) {
+    while (taken < this.#waiting.length && texts.length < this.#maxBatch) {
       const task = this.#waiting[taken];
       if (task === undefined) break;
       const events = this.#attempt(task, loaded.state);
@@ -216,16 +215,26 @@ class Lane<State, Event> {
         this.#waiting.splice(taken, 1);
         continue;
       }
-      const bodies = events.map((event) => encode(decider.eventToJson(event)));
-      bytes = bodies.reduce((sum, body) => sum + body.length, bytes);
-      if (records.length > 0 && bytes > MAX_BATCH_BYTES) break; // decided again in the next one
-      for (const body of bodies) records.push({ timeMs, body });
+      const before = texts.length;
+      for (const event of events) {
+        const text = JSON.stringify(decider.eventToJson(event));
+        bytes += text.length;
+        texts.push(text);
+      }
+      if (before > 0 && bytes > MAX_BATCH_BYTES) {
+        texts.length = before; // decided again in the next one
+        break;
+      }
       for (const event of events) loaded.state = decider.evolve(loaded.state, event);
       taken++;
     }
     if (taken === 0) return;
-    if (records.length > 0) {
+    if (texts.length > 0) {
+      const timeMs = now();
+      const bodies = decider.packed === true ? [`[${texts.join(",")}]`] : texts;
+      const records = bodies.map((body): NewRecord => ({ timeMs, body: Buffer.from(body) }));
       loaded.head = await journal.append(this.#stream, loaded.head, records);
+      this.#sinceSnapshot += texts.length;
       this.#writeSnapshot(loaded);
     } else if (await this.#catchUp(loaded)) return; // decided on an old state: again
     for (const task of this.#waiting.splice(0, taken)) task.done();
@@ -249,7 +258,7 @@ class Lane<State, Event> {
         state: decider.stateFromJson(JSON.parse(Buffer.from(snapshot.state).toString("utf8"))),
         head: { seq: snapshot.seq, hash: snapshot.hash } as Head,
       };
-      this.#snapshotSeq = snapshot.seq;
+      this.#sinceSnapshot = 0;
       await this.#catchUp(loaded);
       return loaded;
     }
@@ -268,10 +277,10 @@ class Lane<State, Event> {
           `journal: ${this.#stream} #${seq} does not follow #${loaded.head.seq}; run interlock audit verify`,
         );
       }
-      loaded.state = decider.evolve(
-        loaded.state,
-        decider.eventFromJson(JSON.parse(Buffer.from(body).toString("utf8"))),
-      );
+      const json: unknown = JSON.parse(Buffer.from(body).toString("utf8"));
+      const events = decider.packed === true && Array.isArray(json) ? (json as readonly unknown[]) : [json];
+      for (const event of events) loaded.state = decider.evolve(loaded.state, decider.eventFromJson(event));
+      this.#sinceSnapshot += events.length;
       loaded.head = { seq, hash };
       moved = true;
     }
@@ -280,8 +289,8 @@ class Lane<State, Event> {
 
   /** A snapshot only saves time: one that cannot be written is tried again with the next. */
   #writeSnapshot({ state, head }: { state: State; head: Head }): void {
-    if (head.seq - this.#snapshotSeq < this.#snapshotEvery) return;
-    this.#snapshotSeq = head.seq;
+    if (this.#sinceSnapshot < this.#snapshotEvery) return;
+    this.#sinceSnapshot = 0;
     const { decider, journal } = this.#options;
     const snapshot = { seq: head.seq, hash: head.hash, state: encode(decider.stateToJson(state)) };
     journal.writeSnapshot(this.#stream, snapshot).catch(() => {});
@@ -305,6 +314,7 @@ function giveUpWith(
   task: { over: boolean; readonly fail: (error: unknown) => void },
 ): () => void {
   const { signal, deadlineMs } = options;
+  if (signal === undefined && deadlineMs === undefined) return () => {};
   const giveUp = (error: RpcError): void => {
     task.over = true;
     task.fail(error);

@@ -9,6 +9,16 @@ export const NAME = /^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/;
 /** Dotted lower-case names of tools: `airline.search_direct_flight`. */
 export const TOOL_NAME = /^[a-z][a-z0-9_-]{0,62}(\.[a-z][a-z0-9_-]{0,62}){0,3}$/;
 
+/** A tool's name, or all names that begin so: `airline.*`. */
+export const TOOL_PATTERN = /^[a-z][a-z0-9_-]{0,62}(\.[a-z][a-z0-9_-]{0,62}){0,3}(\.\*)?$/;
+
+/** Whether one of the patterns names the tool. */
+export function namesTool(patterns: readonly string[], tool: string): boolean {
+  return patterns.some((pattern) =>
+    pattern.endsWith(".*") ? tool.startsWith(pattern.slice(0, -1)) : pattern === tool,
+  );
+}
+
 /** @throws RpcError INVALID_ARGUMENT naming the field. */
 export function parseName(field: string, value: string): string {
   if (NAME.test(value)) return value;

@@ -35,6 +35,7 @@ import { localClient } from "../../services/shared/rpc/local.ts";
 import { type Service, service } from "../../services/shared/rpc/service.ts";
 import type { Caller, CallOptions, Client } from "../../services/shared/rpc/types.ts";
 import { newSigningKeyPem, signerFromPem, verifierOf } from "../../services/shared/signing.ts";
+import { cuttable, throwing } from "./broker-cut.ts";
 import { Sandbox, SECRET } from "./broker-sandbox.ts";
 
 /** A broker among the real services on a real journal, with a sandbox that the test can hold and services it can cut. */
@@ -336,22 +337,6 @@ function isDown(): RpcError {
   return new RpcError({ code: "UNAVAILABLE", reason: "CUT", message: "Cut by the test." });
 }
 
-/** The journal, until the signal aborts. */
-function cuttable(journal: Journal, cut: AbortSignal): Journal {
-  return new Proxy(journal, {
-    get: (target, key) => {
-      const member: unknown = Reflect.get(target, key);
-      if (typeof member !== "function") return member;
-      const reads = key === "read" || key === "watch" || key === "streams";
-      return (...given: readonly unknown[]) => {
-        if (!cut.aborted) return Reflect.apply(member, target, given);
-        const error = new Error("crashed by the test");
-        return reads ? throwing(error) : Promise.reject(error);
-      };
-    },
-  });
-}
-
 /** A world of this test's own, stopped and removed with it. */
 export async function newWorld(): Promise<World> {
   const world = new World();
@@ -380,11 +365,6 @@ export async function refusalOf(answer: Promise<unknown>): Promise<RpcError> {
     throw error;
   }
   throw new Error("it was not refused");
-}
-
-// biome-ignore lint/correctness/useYield: it throws before its first item
-async function* throwing(error: Error): AsyncGenerator<never> {
-  throw error;
 }
 
 /** For expect.poll. */

@@ -171,6 +171,7 @@ describe("what each must be able to do", () => {
     await using runner = await enter("runner");
     await using broker = await enter("broker");
     const handlers = {
+      answer: () => Promise.resolve({}),
       describe: () => Promise.resolve({ runnerId: "runner-1", bootId: "b" }),
       async *run() {
         for (let i = 0; i < 300; i++) {

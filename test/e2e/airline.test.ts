@@ -4,6 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { beforeAll, describe, expect, it } from "vitest";
+import { readRuns } from "../../examples/airline/runs.ts";
+import { judgeWrites, summaryOf } from "../../examples/airline/writes.ts";
 
 /** The replayer as a user runs it, held against facts taken from the recordings by themselves. */
 
@@ -22,6 +24,14 @@ const recorded = readFileSync("test/data/tau-airline/runs.jsonl", "utf8")
   .trim()
   .split("\n")
   .map((line) => JSON.parse(line) as Recorded);
+const WRITES = [
+  "book_reservation",
+  "cancel_reservation",
+  "update_reservation_flights",
+  "update_reservation_baggages",
+  "update_reservation_passengers",
+  "send_certificate",
+];
 const toolsOf = (one: Recorded) => one.events.filter((event) => event.kind === "call").map((event) => event.tool);
 
 describe("the 100 recorded airline runs, as governed calls", () => {
@@ -60,18 +70,36 @@ describe("the 100 recorded airline runs, as governed calls", () => {
   it("are answered as recorded, unless a check refused them", () => {
     expect(all.filter((call) => call.result === "different")).toEqual([]);
     const unanswered = all.filter((call) => call.result === undefined);
-    expect(unanswered.map((call) => [call.verdict, call.note])).toEqual(
-      unanswered.map(() => ["budget", expect.stringContaining("BUDGET_EXHAUSTED")]),
-    );
+    const refusals = unanswered.map((call) => `${call.verdict} ${call.note.split(":")[0]}`);
+    expect([...new Set(refusals)].toSorted((a, b) => (a < b ? -1 : 1))).toEqual([
+      "budget BUDGET_EXHAUSTED",
+      "denied POLICY_DENIED",
+    ]);
     expect(replay.summary.all).toMatchObject({ same: all.length - unanswered.length, mismatches: 0, error: 0 });
   });
 
-  it("fit the tools' schemas and rules, and ask a person for money given away only", () => {
-    expect(all.filter((call) => ["schema", "denied", "loop"].includes(call.verdict))).toEqual([]);
-    const asked = all.filter((call) => call.verdict === "approval").map((call) => call.tool);
-    const given = recorded.flatMap(toolsOf).filter((tool) => tool === "send_certificate");
-    expect(given.length).toBeGreaterThan(0);
-    expect(asked).toEqual(given);
+  it("fit the tools' schemas, and each write is let through, asked about or denied as the rules alone say", async () => {
+    expect(all.filter((call) => ["schema", "loop"].includes(call.verdict))).toEqual([]);
+    const writes = await judgeWrites(readRuns("test/data/tau-airline/runs.jsonl"));
+    const said = all
+      .filter((call) => WRITES.includes(call.tool) && call.verdict !== "budget")
+      .map((call) => `${call.tool} ${call.verdict}`);
+    const words = { allow: "allowed", require_approval: "approval", deny: "denied" };
+    const judged = writes.map(({ tool, outcome }) => `${tool} ${words[outcome]}`);
+    const beyondBudget = all.filter((call) => WRITES.includes(call.tool) && call.verdict === "budget").length;
+    expect(judged.length - said.length).toBe(beyondBudget);
+    // A budget refuses after policy: what is left over of the judged is what it took.
+    for (const one of said) judged.splice(judged.indexOf(one), 1);
+    expect(judged.length).toBe(beyondBudget);
+  });
+
+  it("are counted by what their writes were worth, each write once", async () => {
+    const writes = await judgeWrites(readRuns("test/data/tau-airline/runs.jsonl"));
+    const { succeeded, failedNotGold, failedGold } = summaryOf(writes);
+    const called = recorded.flatMap(toolsOf).filter((tool) => WRITES.includes(tool ?? "")).length;
+    expect(succeeded.writes + failedNotGold.writes + failedGold.writes).toBe(called);
+    for (const one of [succeeded, failedNotGold, failedGold])
+      expect(one.allow + one.require_approval + one.deny).toBe(one.writes);
   });
 });
 
@@ -82,11 +110,14 @@ it("withdraws what waits when nobody is there to say yes, and says so", { timeou
     const file = join(folder, "runs.jsonl");
     writeFileSync(file, asking.map((one) => JSON.stringify(one)).join("\n"));
     const { stdout } = await run("node", ["examples/airline/replay.ts", "--no-approve", "--runs", file]);
-    const given = asking.flatMap(toolsOf).filter((tool) => tool === "send_certificate").length;
-    expect(stdout.match(/send_certificate: it waited for a person, and was cancelled/g)?.length).toBe(given);
+    const judged = await judgeWrites(readRuns(file));
+    const asked = judged.filter(({ outcome }) => outcome === "require_approval").length;
+    const denied = judged.filter(({ outcome }) => outcome === "deny").length;
+    expect(stdout.match(/: it waited for a person, and was cancelled/g)?.length).toBe(asked);
     const calls = asking.flatMap(toolsOf).length;
-    const answered = `${asking.length} runs, ${calls} calls: ${calls - given} answered as recorded, 0 otherwise`;
-    expect(stdout).toContain(`${answered}, ${given} did not run (approval ${given}).`);
+    const answered = `${asking.length} runs, ${calls} calls: ${calls - asked - denied} answered as recorded, 0 otherwise`;
+    const by = denied === 0 ? `approval ${asked}` : `approval ${asked}, denied ${denied}`;
+    expect(stdout).toContain(`${answered}, ${asked + denied} did not run (${by}).`);
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -72,6 +72,54 @@ const COMMANDS: [args: string[], code: number, says: RegExp][] = [
   [["policy", "check"], 0, /is sound: \d+ rules, \d+ tools, \d+ budgets/],
   [["policy", "check", "policies/airline"], 0, /14 tools/],
   [["policy", "check", "/nonexistent"], 2, /\/nonexistent\/budgets\.yaml: The file cannot be read/],
+  [["policy", "check", "policies/airline"], 0, /23 rules/],
+  [["policy", "test"], 0, /^20 passed, 0 failed .* 100 % of 12 rules covered/m],
+  [
+    ["policy", "test", "policies/airline"],
+    0,
+    /^30 passed, 0 failed .* 100 % of 23 rules covered, 100 % of 61 mutants noticed/m,
+  ],
+  [["policy", "test", "policies/bench"], 2, /policies\/bench: tests: There are no table tests/],
+  [["policy", "test", "--min-noticed", "99"], 1, /--min-noticed asks for 99/],
+  [["policy", "test", "--min-noticed", "x"], 2, /Give a number from 0 to 100/],
+  [["policy", "log"], 0, /^\* 0 .*the files that the service was started with/m],
+  [["policy", "show"], 0, /^# policy\.csv$/m],
+  [["policy", "show", "7"], 2, /REVISION_NOT_FOUND/],
+  [["policy", "show", "x"], 2, /Give the number of a revision/],
+  [["policy", "diff", "0"], 0, /They say the same/],
+  [["policy", "push"], 2, /--reason <text>' not specified/],
+  [["policy", "push", "--dry-run", "--reason", "x"], 0, /0 lines added, 0 removed\nTable tests: 20 passed, 0 failed/],
+  [["policy", "push", "--reason", "x"], 2, /add --yes/],
+  [["policy", "rollback", "--reason", "x"], 2, /REVISION_NOT_FOUND/],
+  [["policy", "approve", NOBODY], 2, /CHANGE_NOT_FOUND/],
+  [["policy", "approve", "x"], 2, /FIELD_INVALID \(change_id\)/],
+  [["policy", "reject", NOBODY, "--reason", "x"], 2, /CHANGE_NOT_FOUND/],
+  [
+    ["policy", "explain", "shell.run", '{"command":"id"}', "--agent", "support"],
+    0,
+    /^Agent support may not call shell\.run\.\npolicy\.csv:30 decides \(deny\)(.*\n)*.*does not have role:operator-agent/,
+  ],
+  [["policy", "explain", "shell.run"], 2, /say who asks/],
+  [["policy", "explain", "no.tool", "--agent", "a"], 2, /there is no tool/],
+  [["policy", "explain", "shell.run", "--agent", "a", "--time", "soon"], 2, /write a time such as/],
+  [["policy", "explain", "shell.run", "--agent", "a", "--label", "wet"], 2, /FIELD_INVALID \(facts\.labels\.0\)/],
+  [["policy", "who-can", "shell.run"], 0, /^agent:operator-agent +allow/m],
+  [["policy", "who-can", "no.tool"], 2, /TOOL_UNKNOWN/],
+  [["policy", "what-can", "support"], 0, /^orders\.refund +require approval +if r\.args/m],
+  [["policy", "what-can", "role:x"], 2, /FIELD_INVALID \(subject\)/],
+  [
+    ["policy", "simulate", "shell.run", "--agent", "operator-agent", "--policies", "policies"],
+    0,
+    /^active +allow(.*\n)*^candidate +allow/m,
+  ],
+  [["policy", "simulate", "shell.run", "--agent", "support"], 0, /^active +deny/m],
+  [["policy", "simulate", "orders.refund", REFUND, "--agent", "support"], 0, /^active +require approval/m],
+  [["policy", "replay"], 0, /Replayed \d+ decisions since .*: 0 would change/],
+  [["policy", "replay", "--facts", "/nonexistent"], 2, /cannot be read/],
+  [["policy", "replay", "--facts", "package.json"], 2, /package\.json:1: it is no interlock\.v1\.Facts/],
+  [["policy", "shadow", "report"], 0, /There is no shadow/],
+  [["policy", "sign"], 2, /--key <file>' not specified/],
+  [["policy", "sign", "--key", "/nonexistent"], 2, /nonexistent: It cannot be used/],
   [["audit", "verify"], 0, /The journal is whole: \d+ records/],
   [["audit", "verify", "--nats", "nonsense"], 2, /nats:\/\//],
   [["audit", "tail", "--no-follow"], 0, /session\.demo\./],
@@ -239,6 +287,52 @@ it("lets a person say no, and the agent cancel", async () => {
   };
   const cancelled = await here("cancel", `${other.ref.session}/${other.ref.callId}`, "--reason", "Never mind.");
   expect([cancelled.code, cancelled.stdout]).toEqual([0, expect.stringMatching(/^state +cancelled$/m)]);
+});
+
+describe("a policy changed by hand", () => {
+  const replaceIn = (file: string, from: string, to: string) => {
+    const text = readFileSync(file, "utf8");
+    expect(text).toContain(from);
+    writeFileSync(file, text.replaceAll(from, to));
+  };
+
+  it("is shown before it is live, is live at once, and rolls back", async () => {
+    const dir = join(scratch, "policies");
+    cpSync("policies", dir, { recursive: true, dereference: true });
+    const small = REFUND.replace("45000000", "15000000");
+    await here("call", "orders.refund", small, "--session", "cli-policy");
+    replaceIn(join(dir, "policy.csv"), "20000000", "10000000");
+    const failing = await here("policy", "push", dir, "--reason", "Ten.", "--yes");
+    expect([failing.code, failing.stdout]).toEqual([1, expect.stringContaining(`FAILED ${dir}/tests/demo.yaml:`)]);
+    expect(failing.stdout).toMatch(
+      /1 x agent:demo-agent orders\.refund: allow \(policy\.csv:25\) -> require approval \(policy\.csv:26\)/,
+    );
+    expect(failing.stderr).toMatch(/1 table tests fail; nothing was changed/);
+
+    replaceIn(join(dir, "tests/demo.yaml"), "20000000", "10000000");
+    const pushed = await here("policy", "push", dir, "--reason", "Ten.", "--yes");
+    expect([pushed.code, pushed.stdout]).toEqual([0, expect.stringMatching(/^Active: revision 1 /m)]);
+    expect((await here("call", "orders.refund", small, "--session", "cli-policy-2")).code).toBe(4);
+    expect((await here("policy", "diff", "0", "1")).stdout).toMatch(/^\+ policy\.csv:25 .*<= 10000000/m);
+    expect((await here("policy", "log")).stdout).toMatch(/^\* 1 .* operator +\+2 -2 +Ten\.$/m);
+    const back = await here("policy", "rollback", "--reason", "No, twenty.");
+    expect([back.code, back.stdout]).toEqual([0, expect.stringMatching(/^Active: revision 0 /m)]);
+    for (const said of [failing, pushed, back]) expectDecent(said);
+  });
+
+  it("of another tenant is refused line by line", async () => {
+    const said = await here("policy", "push", "policies/airline", "--reason", "x", "--yes");
+    expect([said.code, said.stderr]).toEqual([2, expect.stringContaining("nothing was changed")]);
+    expect(said.stdout).toMatch(/^error: policies\/airline\/policy\.csv:8: tenant: This is tenant airline's/m);
+  });
+
+  it("writes JUnit that holds every test", async () => {
+    const file = join(scratch, "junit.xml");
+    expect((await here("policy", "test", "--junit", file)).code).toBe(0);
+    const xml = readFileSync(file, "utf8");
+    expect(xml).toContain('<testsuites name="interlock policy test" tests="20" failures="0">');
+    expect(xml.match(/<testcase /g)).toHaveLength(20);
+  });
 });
 
 it("stops and lets through", async () => {

@@ -7,7 +7,7 @@ import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import { file_interlock_v1_access } from "./access_pb.ts";
-import type { Amount, Principal } from "./types_pb.ts";
+import type { Amount, Ancestor, Principal } from "./types_pb.ts";
 import { file_interlock_v1_types } from "./types_pb.ts";
 import type { Message } from "@bufbuild/protobuf";
 
@@ -15,7 +15,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file interlock/v1/ledger.proto.
  */
 export const file_interlock_v1_ledger: GenFile = /*@__PURE__*/
-  fileDesc("ChlpbnRlcmxvY2svdjEvbGVkZ2VyLnByb3RvEgxpbnRlcmxvY2sudjEizQEKDlJlc2VydmVSZXF1ZXN0EhYKDnJlc2VydmF0aW9uX2lkGAEgASgJEioKCXByaW5jaXBhbBgCIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwSDAoEdG9vbBgDIAEoCRIlCgdhbW91bnRzGAQgAygLMhQuaW50ZXJsb2NrLnYxLkFtb3VudBIvCgtleHBpcmVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJd2FudF9sZWZ0GBQgASgIIkYKD1Jlc2VydmVSZXNwb25zZRIPCgdidWRnZXRzGAEgAygJEiIKBGxlZnQYFCADKAsyFC5pbnRlcmxvY2sudjEuQnVkZ2V0Il4KDUNvbW1pdFJlcXVlc3QSDgoGdGVuYW50GAEgASgJEhYKDnJlc2VydmF0aW9uX2lkGAIgASgJEiUKB2Ftb3VudHMYAyADKAsyFC5pbnRlcmxvY2sudjEuQW1vdW50IhAKDkNvbW1pdFJlc3BvbnNlIjgKDlJlbGVhc2VSZXF1ZXN0Eg4KBnRlbmFudBgBIAEoCRIWCg5yZXNlcnZhdGlvbl9pZBgCIAEoCSIRCg9SZWxlYXNlUmVzcG9uc2UiaAoNRXh0ZW5kUmVxdWVzdBIOCgZ0ZW5hbnQYASABKAkSFgoOcmVzZXJ2YXRpb25faWQYAiABKAkSLwoLZXhwaXJlX3RpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIhAKDkV4dGVuZFJlc3BvbnNlIiQKEkxpc3RCdWRnZXRzUmVxdWVzdBIOCgZ0ZW5hbnQYASABKAkiPAoTTGlzdEJ1ZGdldHNSZXNwb25zZRIlCgdidWRnZXRzGAEgAygLMhQuaW50ZXJsb2NrLnYxLkJ1ZGdldCKDAQoGQnVkZ2V0EgwKBG5hbWUYASABKAkSDQoFc2NvcGUYAiABKAkSDwoHc3ViamVjdBgDIAEoCRIMCgR1bml0GAQgASgJEg0KBWxpbWl0GAUgASgDEhEKCWF2YWlsYWJsZRgGIAEoAxIMCgRoZWxkGAcgASgDEg0KBXNwZW50GAggASgDMoUDCg1MZWRnZXJTZXJ2aWNlEkYKB1Jlc2VydmUSHC5pbnRlcmxvY2sudjEuUmVzZXJ2ZVJlcXVlc3QaHS5pbnRlcmxvY2sudjEuUmVzZXJ2ZVJlc3BvbnNlEkMKBkNvbW1pdBIbLmludGVybG9jay52MS5Db21taXRSZXF1ZXN0GhwuaW50ZXJsb2NrLnYxLkNvbW1pdFJlc3BvbnNlEkYKB1JlbGVhc2USHC5pbnRlcmxvY2sudjEuUmVsZWFzZVJlcXVlc3QaHS5pbnRlcmxvY2sudjEuUmVsZWFzZVJlc3BvbnNlEkMKBkV4dGVuZBIbLmludGVybG9jay52MS5FeHRlbmRSZXF1ZXN0GhwuaW50ZXJsb2NrLnYxLkV4dGVuZFJlc3BvbnNlEloKC0xpc3RCdWRnZXRzEiAuaW50ZXJsb2NrLnYxLkxpc3RCdWRnZXRzUmVxdWVzdBohLmludGVybG9jay52MS5MaXN0QnVkZ2V0c1Jlc3BvbnNlIgaKtRgCAwJiBnByb3RvMw", [file_google_protobuf_timestamp, file_interlock_v1_access, file_interlock_v1_types]);
+  fileDesc("ChlpbnRlcmxvY2svdjEvbGVkZ2VyLnByb3RvEgxpbnRlcmxvY2sudjEiiAIKDlJlc2VydmVSZXF1ZXN0EhYKDnJlc2VydmF0aW9uX2lkGAEgASgJEioKCXByaW5jaXBhbBgCIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwSDAoEdG9vbBgDIAEoCRIlCgdhbW91bnRzGAQgAygLMhQuaW50ZXJsb2NrLnYxLkFtb3VudBIvCgtleHBpcmVfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKQoJYW5jZXN0b3JzGAYgAygLMhYuaW50ZXJsb2NrLnYxLkFuY2VzdG9yEg4KBmdyb3VwcxgHIAMoCRIRCgl3YW50X2xlZnQYFCABKAgiRgoPUmVzZXJ2ZVJlc3BvbnNlEg8KB2J1ZGdldHMYASADKAkSIgoEbGVmdBgUIAMoCzIULmludGVybG9jay52MS5CdWRnZXQibAoNQ29tbWl0UmVxdWVzdBIOCgZ0ZW5hbnQYASABKAkSFgoOcmVzZXJ2YXRpb25faWQYAiABKAkSJQoHYW1vdW50cxgDIAMoCzIULmludGVybG9jay52MS5BbW91bnQSDAoEbGF0ZRgEIAEoCCIQCg5Db21taXRSZXNwb25zZSI4Cg5SZWxlYXNlUmVxdWVzdBIOCgZ0ZW5hbnQYASABKAkSFgoOcmVzZXJ2YXRpb25faWQYAiABKAkiEQoPUmVsZWFzZVJlc3BvbnNlImgKDUV4dGVuZFJlcXVlc3QSDgoGdGVuYW50GAEgASgJEhYKDnJlc2VydmF0aW9uX2lkGAIgASgJEi8KC2V4cGlyZV90aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCIQCg5FeHRlbmRSZXNwb25zZSIkChJMaXN0QnVkZ2V0c1JlcXVlc3QSDgoGdGVuYW50GAEgASgJIpMBChNMaXN0QnVkZ2V0c1Jlc3BvbnNlEiUKB2J1ZGdldHMYASADKAsyFC5pbnRlcmxvY2sudjEuQnVkZ2V0Ei8KCXJldmlzaW9ucxgCIAMoCzIcLmludGVybG9jay52MS5CdWRnZXRSZXZpc2lvbhIkCgZmcm96ZW4YAyADKAsyFC5pbnRlcmxvY2sudjEuRnJlZXplIq8CCgZCdWRnZXQSDAoEbmFtZRgBIAEoCRINCgVzY29wZRgCIAEoCRIPCgdzdWJqZWN0GAMgASgJEgwKBHVuaXQYBCABKAkSDQoFbGltaXQYBSABKAMSEQoJYXZhaWxhYmxlGAYgASgDEgwKBGhlbGQYByABKAMSDQoFc3BlbnQYCCABKAMSDwoHZ3JhbnRlZBgJIAEoAxIOCgZ3aW5kb3cYCiABKAkSLwoLcmVmaWxsX3RpbWUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi4KCmVtcHR5X3RpbWUYDCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEigKBnJhaXNlZBgNIAEoCzIYLmludGVybG9jay52MS5BdXRob3JzaGlwIlYKCkF1dGhvcnNoaXASDgoGYXV0aG9yGAEgASgJEg4KBnJlYXNvbhgCIAEoCRIoCgR0aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJhCg5CdWRnZXRSZXZpc2lvbhIQCghyZXZpc2lvbhgBIAEoCRIPCgdidWRnZXRzGAIgASgNEiwKCmF1dGhvcnNoaXAYAyABKAsyGC5pbnRlcmxvY2sudjEuQXV0aG9yc2hpcCJICgZGcmVlemUSEAoIc2VsZWN0b3IYASABKAkSLAoKYXV0aG9yc2hpcBgCIAEoCzIYLmludGVybG9jay52MS5BdXRob3JzaGlwImYKE0dldFN0YXRlbWVudFJlcXVlc3QSDgoGdGVuYW50GAEgASgJEgoKAmJ5GAIgAygJEgwKBGZyb20YAyABKAkSCgoCdG8YBCABKAkSDAoEdW5pdBgFIAEoCRILCgN0b3AYBiABKA0iQgoUR2V0U3RhdGVtZW50UmVzcG9uc2USKgoFbGluZXMYASADKAsyGy5pbnRlcmxvY2sudjEuU3RhdGVtZW50TGluZSJdCg1TdGF0ZW1lbnRMaW5lEgoKAm9mGAEgAygJEgwKBHVuaXQYAiABKAkSDwoHY29tbWl0cxgDIAEoBBIRCgllc3RpbWF0ZWQYBCABKAMSDgoGYWN0dWFsGAUgASgDIk8KE1dhdGNoU2lnbmFsc1JlcXVlc3QSDgoGdGVuYW50GAEgASgJEhYKDmFmdGVyX3Bvc2l0aW9uGAIgASgEEhAKCG9ubHlfbmV3GAMgASgIIrMCChRXYXRjaFNpZ25hbHNSZXNwb25zZRIQCghwb3NpdGlvbhgBIAEoBBIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRraW5kGAMgASgJEg4KBmJ1ZGdldBgEIAEoCRINCgVzY29wZRgFIAEoCRIPCgdzdWJqZWN0GAYgASgJEgwKBHVuaXQYByABKAkSDgoGd2luZG93GAggASgJEhYKDnJlc2VydmF0aW9uX2lkGAkgASgJEg8KB3BlcmNlbnQYCiABKA0SDAoEb3ZlchgLIAEoAxIuCgplbXB0eV90aW1lGAwgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVzcGVudBgNIAEoAxINCgV1c3VhbBgOIAEoAyJEChNBcHBseUJ1ZGdldHNSZXF1ZXN0EgwKBHlhbWwYASABKAkSDgoGcmVhc29uGAIgASgJEg8KB2RyeV9ydW4YAyABKAgiOQoUQXBwbHlCdWRnZXRzUmVzcG9uc2USEAoIcmV2aXNpb24YASABKAkSDwoHY2hhbmdlZBgCIAEoCCJhChJSYWlzZUJ1ZGdldFJlcXVlc3QSCwoDa2V5GAEgASgJEg4KBmJ1ZGdldBgCIAEoCRIPCgdzdWJqZWN0GAMgASgJEg0KBWxpbWl0GAQgASgDEg4KBnJlYXNvbhgFIAEoCSIVChNSYWlzZUJ1ZGdldFJlc3BvbnNlImEKEkdyYW50QnVkZ2V0UmVxdWVzdBILCgNrZXkYASABKAkSDgoGYnVkZ2V0GAIgASgJEg8KB3N1YmplY3QYAyABKAkSDQoFdmFsdWUYBCABKAMSDgoGcmVhc29uGAUgASgJIhUKE0dyYW50QnVkZ2V0UmVzcG9uc2UiRAoTRnJlZXplQnVkZ2V0UmVxdWVzdBILCgNrZXkYASABKAkSEAoIc2VsZWN0b3IYAiABKAkSDgoGcmVhc29uGAMgASgJIhYKFEZyZWV6ZUJ1ZGdldFJlc3BvbnNlIkIKEVRoYXdCdWRnZXRSZXF1ZXN0EgsKA2tleRgBIAEoCRIQCghzZWxlY3RvchgCIAEoCRIOCgZyZWFzb24YAyABKAkiFAoSVGhhd0J1ZGdldFJlc3BvbnNlMo4ICg1MZWRnZXJTZXJ2aWNlEkYKB1Jlc2VydmUSHC5pbnRlcmxvY2sudjEuUmVzZXJ2ZVJlcXVlc3QaHS5pbnRlcmxvY2sudjEuUmVzZXJ2ZVJlc3BvbnNlEkMKBkNvbW1pdBIbLmludGVybG9jay52MS5Db21taXRSZXF1ZXN0GhwuaW50ZXJsb2NrLnYxLkNvbW1pdFJlc3BvbnNlEkYKB1JlbGVhc2USHC5pbnRlcmxvY2sudjEuUmVsZWFzZVJlcXVlc3QaHS5pbnRlcmxvY2sudjEuUmVsZWFzZVJlc3BvbnNlEkMKBkV4dGVuZBIbLmludGVybG9jay52MS5FeHRlbmRSZXF1ZXN0GhwuaW50ZXJsb2NrLnYxLkV4dGVuZFJlc3BvbnNlEloKC0xpc3RCdWRnZXRzEiAuaW50ZXJsb2NrLnYxLkxpc3RCdWRnZXRzUmVxdWVzdBohLmludGVybG9jay52MS5MaXN0QnVkZ2V0c1Jlc3BvbnNlIgaKtRgCAwISXQoMR2V0U3RhdGVtZW50EiEuaW50ZXJsb2NrLnYxLkdldFN0YXRlbWVudFJlcXVlc3QaIi5pbnRlcmxvY2sudjEuR2V0U3RhdGVtZW50UmVzcG9uc2UiBoq1GAIDAhJeCgxXYXRjaFNpZ25hbHMSIS5pbnRlcmxvY2sudjEuV2F0Y2hTaWduYWxzUmVxdWVzdBoiLmludGVybG9jay52MS5XYXRjaFNpZ25hbHNSZXNwb25zZSIFirUYAQMwARJcCgxBcHBseUJ1ZGdldHMSIS5pbnRlcmxvY2sudjEuQXBwbHlCdWRnZXRzUmVxdWVzdBoiLmludGVybG9jay52MS5BcHBseUJ1ZGdldHNSZXNwb25zZSIFirUYAQMSWQoLUmFpc2VCdWRnZXQSIC5pbnRlcmxvY2sudjEuUmFpc2VCdWRnZXRSZXF1ZXN0GiEuaW50ZXJsb2NrLnYxLlJhaXNlQnVkZ2V0UmVzcG9uc2UiBYq1GAEDElkKC0dyYW50QnVkZ2V0EiAuaW50ZXJsb2NrLnYxLkdyYW50QnVkZ2V0UmVxdWVzdBohLmludGVybG9jay52MS5HcmFudEJ1ZGdldFJlc3BvbnNlIgWKtRgBAxJcCgxGcmVlemVCdWRnZXQSIS5pbnRlcmxvY2sudjEuRnJlZXplQnVkZ2V0UmVxdWVzdBoiLmludGVybG9jay52MS5GcmVlemVCdWRnZXRSZXNwb25zZSIFirUYAQMSVgoKVGhhd0J1ZGdldBIfLmludGVybG9jay52MS5UaGF3QnVkZ2V0UmVxdWVzdBogLmludGVybG9jay52MS5UaGF3QnVkZ2V0UmVzcG9uc2UiBYq1GAEDYgZwcm90bzM", [file_google_protobuf_timestamp, file_interlock_v1_access, file_interlock_v1_types]);
 
 /**
  * @generated from message interlock.v1.ReserveRequest
@@ -49,6 +49,20 @@ export type ReserveRequest = Message<"interlock.v1.ReserveRequest"> & {
    * @generated from field: google.protobuf.Timestamp expire_time = 5;
    */
   expireTime?: Timestamp | undefined;
+
+  /**
+   * The calls it is part of, nearest first. Their budgets are held too, each once.
+   *
+   * @generated from field: repeated interlock.v1.Ancestor ancestors = 6;
+   */
+  ancestors: Ancestor[];
+
+  /**
+   * The tool's groups.
+   *
+   * @generated from field: repeated string groups = 7;
+   */
+  groups: string[];
 
   /**
    * Say what is left of each budget, for people who are asked.
@@ -109,6 +123,13 @@ export type CommitRequest = Message<"interlock.v1.CommitRequest"> & {
    * @generated from field: repeated interlock.v1.Amount amounts = 3;
    */
   amounts: Amount[];
+
+  /**
+   * The run outlived its lease: record what it used all the same. Without it that is RESERVATION_EXPIRED.
+   *
+   * @generated from field: bool late = 4;
+   */
+  late: boolean;
 };
 
 /**
@@ -231,6 +252,18 @@ export type ListBudgetsResponse = Message<"interlock.v1.ListBudgetsResponse"> & 
    * @generated from field: repeated interlock.v1.Budget budgets = 1;
    */
   budgets: Budget[];
+
+  /**
+   * The latest first; the first is in force.
+   *
+   * @generated from field: repeated interlock.v1.BudgetRevision revisions = 2;
+   */
+  revisions: BudgetRevision[];
+
+  /**
+   * @generated from field: repeated interlock.v1.Freeze frozen = 3;
+   */
+  frozen: Freeze[];
 };
 
 /**
@@ -241,7 +274,7 @@ export const ListBudgetsResponseSchema: GenMessage<ListBudgetsResponse> = /*@__P
   messageDesc(file_interlock_v1_ledger, 9);
 
 /**
- * limit = available + held + spent, always. available is negative after an overrun.
+ * limit + granted = available + held + spent, always. available is negative after an overrun.
  *
  * @generated from message interlock.v1.Budget
  */
@@ -252,14 +285,14 @@ export type Budget = Message<"interlock.v1.Budget"> & {
   name: string;
 
   /**
-   * tenant, agent, session or tool.
+   * tenant, or of agent, user, session, tool and group those that it is for, joined by " & ".
    *
    * @generated from field: string scope = 2;
    */
   scope: string;
 
   /**
-   * Whose: the agent's, session's or tool's name; the tenant's for scope tenant.
+   * Whose: the agent's, session's or tool's name, joined likewise; the tenant's for scope tenant; * for nobody yet.
    *
    * @generated from field: string subject = 3;
    */
@@ -289,6 +322,41 @@ export type Budget = Message<"interlock.v1.Budget"> & {
    * @generated from field: int64 spent = 8;
    */
   spent: bigint;
+
+  /**
+   * Given once, by operators.
+   *
+   * @generated from field: int64 granted = 9;
+   */
+  granted: bigint;
+
+  /**
+   * total, hour@<zone>, day@<zone>, week@<zone>, month@<zone>, or rolling:<units>/<milliseconds>.
+   *
+   * @generated from field: string window = 10;
+   */
+  window: string;
+
+  /**
+   * When a calendar window ends, or a bucket is full again.
+   *
+   * @generated from field: google.protobuf.Timestamp refill_time = 11;
+   */
+  refillTime?: Timestamp | undefined;
+
+  /**
+   * At the present pace nothing is left then.
+   *
+   * @generated from field: google.protobuf.Timestamp empty_time = 12;
+   */
+  emptyTime?: Timestamp | undefined;
+
+  /**
+   * Set when the limit is not the file's: by whom and why.
+   *
+   * @generated from field: interlock.v1.Authorship raised = 13;
+   */
+  raised?: Authorship | undefined;
 };
 
 /**
@@ -297,6 +365,562 @@ export type Budget = Message<"interlock.v1.Budget"> & {
  */
 export const BudgetSchema: GenMessage<Budget> = /*@__PURE__*/
   messageDesc(file_interlock_v1_ledger, 10);
+
+/**
+ * Who changed something, and why.
+ *
+ * @generated from message interlock.v1.Authorship
+ */
+export type Authorship = Message<"interlock.v1.Authorship"> & {
+  /**
+   * @generated from field: string author = 1;
+   */
+  author: string;
+
+  /**
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp time = 3;
+   */
+  time?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.Authorship.
+ * Use `create(AuthorshipSchema)` to create a new message.
+ */
+export const AuthorshipSchema: GenMessage<Authorship> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 11);
+
+/**
+ * @generated from message interlock.v1.BudgetRevision
+ */
+export type BudgetRevision = Message<"interlock.v1.BudgetRevision"> & {
+  /**
+   * SHA-256 of the tenant's budgets, hex.
+   *
+   * @generated from field: string revision = 1;
+   */
+  revision: string;
+
+  /**
+   * @generated from field: uint32 budgets = 2;
+   */
+  budgets: number;
+
+  /**
+   * @generated from field: interlock.v1.Authorship authorship = 3;
+   */
+  authorship?: Authorship | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.BudgetRevision.
+ * Use `create(BudgetRevisionSchema)` to create a new message.
+ */
+export const BudgetRevisionSchema: GenMessage<BudgetRevision> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 12);
+
+/**
+ * @generated from message interlock.v1.Freeze
+ */
+export type Freeze = Message<"interlock.v1.Freeze"> & {
+  /**
+   * tenant, budget:<name>, or agent:, user:, session:, tool: or group:<name>.
+   *
+   * @generated from field: string selector = 1;
+   */
+  selector: string;
+
+  /**
+   * @generated from field: interlock.v1.Authorship authorship = 2;
+   */
+  authorship?: Authorship | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.Freeze.
+ * Use `create(FreezeSchema)` to create a new message.
+ */
+export const FreezeSchema: GenMessage<Freeze> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 13);
+
+/**
+ * @generated from message interlock.v1.GetStatementRequest
+ */
+export type GetStatementRequest = Message<"interlock.v1.GetStatementRequest"> & {
+  /**
+   * @generated from field: string tenant = 1;
+   */
+  tenant: string;
+
+  /**
+   * Of: day, agent, user, tool. Empty: one line for each unit.
+   *
+   * @generated from field: repeated string by = 2;
+   */
+  by: string[];
+
+  /**
+   * Days as 2026-11-24, UTC, both included. Empty: the first, the last.
+   *
+   * @generated from field: string from = 3;
+   */
+  from: string;
+
+  /**
+   * @generated from field: string to = 4;
+   */
+  to: string;
+
+  /**
+   * Only this unit. Empty: all.
+   *
+   * @generated from field: string unit = 5;
+   */
+  unit: string;
+
+  /**
+   * Only so many, the largest first. Zero: all, in order.
+   *
+   * @generated from field: uint32 top = 6;
+   */
+  top: number;
+};
+
+/**
+ * Describes the message interlock.v1.GetStatementRequest.
+ * Use `create(GetStatementRequestSchema)` to create a new message.
+ */
+export const GetStatementRequestSchema: GenMessage<GetStatementRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 14);
+
+/**
+ * @generated from message interlock.v1.GetStatementResponse
+ */
+export type GetStatementResponse = Message<"interlock.v1.GetStatementResponse"> & {
+  /**
+   * @generated from field: repeated interlock.v1.StatementLine lines = 1;
+   */
+  lines: StatementLine[];
+};
+
+/**
+ * Describes the message interlock.v1.GetStatementResponse.
+ * Use `create(GetStatementResponseSchema)` to create a new message.
+ */
+export const GetStatementResponseSchema: GenMessage<GetStatementResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 15);
+
+/**
+ * @generated from message interlock.v1.StatementLine
+ */
+export type StatementLine = Message<"interlock.v1.StatementLine"> & {
+  /**
+   * In the order of `by`.
+   *
+   * @generated from field: repeated string of = 1;
+   */
+  of: string[];
+
+  /**
+   * @generated from field: string unit = 2;
+   */
+  unit: string;
+
+  /**
+   * @generated from field: uint64 commits = 3;
+   */
+  commits: bigint;
+
+  /**
+   * @generated from field: int64 estimated = 4;
+   */
+  estimated: bigint;
+
+  /**
+   * @generated from field: int64 actual = 5;
+   */
+  actual: bigint;
+};
+
+/**
+ * Describes the message interlock.v1.StatementLine.
+ * Use `create(StatementLineSchema)` to create a new message.
+ */
+export const StatementLineSchema: GenMessage<StatementLine> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 16);
+
+/**
+ * @generated from message interlock.v1.WatchSignalsRequest
+ */
+export type WatchSignalsRequest = Message<"interlock.v1.WatchSignalsRequest"> & {
+  /**
+   * @generated from field: string tenant = 1;
+   */
+  tenant: string;
+
+  /**
+   * Of the last one seen; zero: from the beginning.
+   *
+   * @generated from field: uint64 after_position = 2;
+   */
+  afterPosition: bigint;
+
+  /**
+   * From now on, whatever after_position says.
+   *
+   * @generated from field: bool only_new = 3;
+   */
+  onlyNew: boolean;
+};
+
+/**
+ * Describes the message interlock.v1.WatchSignalsRequest.
+ * Use `create(WatchSignalsRequestSchema)` to create a new message.
+ */
+export const WatchSignalsRequestSchema: GenMessage<WatchSignalsRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 17);
+
+/**
+ * @generated from message interlock.v1.WatchSignalsResponse
+ */
+export type WatchSignalsResponse = Message<"interlock.v1.WatchSignalsResponse"> & {
+  /**
+   * In the journal: several signals of one spend have the same.
+   *
+   * @generated from field: uint64 position = 1;
+   */
+  position: bigint;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp time = 2;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * threshold, overrun, forecast or anomaly.
+   *
+   * @generated from field: string kind = 3;
+   */
+  kind: string;
+
+  /**
+   * @generated from field: string budget = 4;
+   */
+  budget: string;
+
+  /**
+   * @generated from field: string scope = 5;
+   */
+  scope: string;
+
+  /**
+   * @generated from field: string subject = 6;
+   */
+  subject: string;
+
+  /**
+   * @generated from field: string unit = 7;
+   */
+  unit: string;
+
+  /**
+   * @generated from field: string window = 8;
+   */
+  window: string;
+
+  /**
+   * The call whose spend it was.
+   *
+   * @generated from field: string reservation_id = 9;
+   */
+  reservationId: string;
+
+  /**
+   * threshold: of limit and grants.
+   *
+   * @generated from field: uint32 percent = 10;
+   */
+  percent: number;
+
+  /**
+   * overrun: beyond limit and grants.
+   *
+   * @generated from field: int64 over = 11;
+   */
+  over: bigint;
+
+  /**
+   * forecast: when nothing is left.
+   *
+   * @generated from field: google.protobuf.Timestamp empty_time = 12;
+   */
+  emptyTime?: Timestamp | undefined;
+
+  /**
+   * anomaly: spent in this stretch, and the most that is usual.
+   *
+   * @generated from field: int64 spent = 13;
+   */
+  spent: bigint;
+
+  /**
+   * @generated from field: int64 usual = 14;
+   */
+  usual: bigint;
+};
+
+/**
+ * Describes the message interlock.v1.WatchSignalsResponse.
+ * Use `create(WatchSignalsResponseSchema)` to create a new message.
+ */
+export const WatchSignalsResponseSchema: GenMessage<WatchSignalsResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 18);
+
+/**
+ * @generated from message interlock.v1.ApplyBudgetsRequest
+ */
+export type ApplyBudgetsRequest = Message<"interlock.v1.ApplyBudgetsRequest"> & {
+  /**
+   * What budgets.yaml would say; only of the caller's tenant.
+   *
+   * @generated from field: string yaml = 1;
+   */
+  yaml: string;
+
+  /**
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * Only say what is wrong with it.
+   *
+   * @generated from field: bool dry_run = 3;
+   */
+  dryRun: boolean;
+};
+
+/**
+ * Describes the message interlock.v1.ApplyBudgetsRequest.
+ * Use `create(ApplyBudgetsRequestSchema)` to create a new message.
+ */
+export const ApplyBudgetsRequestSchema: GenMessage<ApplyBudgetsRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 19);
+
+/**
+ * @generated from message interlock.v1.ApplyBudgetsResponse
+ */
+export type ApplyBudgetsResponse = Message<"interlock.v1.ApplyBudgetsResponse"> & {
+  /**
+   * @generated from field: string revision = 1;
+   */
+  revision: string;
+
+  /**
+   * False: it was in force already, or this was a dry run.
+   *
+   * @generated from field: bool changed = 2;
+   */
+  changed: boolean;
+};
+
+/**
+ * Describes the message interlock.v1.ApplyBudgetsResponse.
+ * Use `create(ApplyBudgetsResponseSchema)` to create a new message.
+ */
+export const ApplyBudgetsResponseSchema: GenMessage<ApplyBudgetsResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 20);
+
+/**
+ * In each of these: the same key with the same request is carried out once, so it may be sent again.
+ *
+ * @generated from message interlock.v1.RaiseBudgetRequest
+ */
+export type RaiseBudgetRequest = Message<"interlock.v1.RaiseBudgetRequest"> & {
+  /**
+   * @generated from field: string key = 1;
+   */
+  key: string;
+
+  /**
+   * @generated from field: string budget = 2;
+   */
+  budget: string;
+
+  /**
+   * Empty: of all its subjects.
+   *
+   * @generated from field: string subject = 3;
+   */
+  subject: string;
+
+  /**
+   * @generated from field: int64 limit = 4;
+   */
+  limit: bigint;
+
+  /**
+   * @generated from field: string reason = 5;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message interlock.v1.RaiseBudgetRequest.
+ * Use `create(RaiseBudgetRequestSchema)` to create a new message.
+ */
+export const RaiseBudgetRequestSchema: GenMessage<RaiseBudgetRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 21);
+
+/**
+ * @generated from message interlock.v1.RaiseBudgetResponse
+ */
+export type RaiseBudgetResponse = Message<"interlock.v1.RaiseBudgetResponse"> & {
+};
+
+/**
+ * Describes the message interlock.v1.RaiseBudgetResponse.
+ * Use `create(RaiseBudgetResponseSchema)` to create a new message.
+ */
+export const RaiseBudgetResponseSchema: GenMessage<RaiseBudgetResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 22);
+
+/**
+ * @generated from message interlock.v1.GrantBudgetRequest
+ */
+export type GrantBudgetRequest = Message<"interlock.v1.GrantBudgetRequest"> & {
+  /**
+   * @generated from field: string key = 1;
+   */
+  key: string;
+
+  /**
+   * @generated from field: string budget = 2;
+   */
+  budget: string;
+
+  /**
+   * May be empty where the budget has only one.
+   *
+   * @generated from field: string subject = 3;
+   */
+  subject: string;
+
+  /**
+   * @generated from field: int64 value = 4;
+   */
+  value: bigint;
+
+  /**
+   * @generated from field: string reason = 5;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message interlock.v1.GrantBudgetRequest.
+ * Use `create(GrantBudgetRequestSchema)` to create a new message.
+ */
+export const GrantBudgetRequestSchema: GenMessage<GrantBudgetRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 23);
+
+/**
+ * @generated from message interlock.v1.GrantBudgetResponse
+ */
+export type GrantBudgetResponse = Message<"interlock.v1.GrantBudgetResponse"> & {
+};
+
+/**
+ * Describes the message interlock.v1.GrantBudgetResponse.
+ * Use `create(GrantBudgetResponseSchema)` to create a new message.
+ */
+export const GrantBudgetResponseSchema: GenMessage<GrantBudgetResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 24);
+
+/**
+ * @generated from message interlock.v1.FreezeBudgetRequest
+ */
+export type FreezeBudgetRequest = Message<"interlock.v1.FreezeBudgetRequest"> & {
+  /**
+   * @generated from field: string key = 1;
+   */
+  key: string;
+
+  /**
+   * @generated from field: string selector = 2;
+   */
+  selector: string;
+
+  /**
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message interlock.v1.FreezeBudgetRequest.
+ * Use `create(FreezeBudgetRequestSchema)` to create a new message.
+ */
+export const FreezeBudgetRequestSchema: GenMessage<FreezeBudgetRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 25);
+
+/**
+ * @generated from message interlock.v1.FreezeBudgetResponse
+ */
+export type FreezeBudgetResponse = Message<"interlock.v1.FreezeBudgetResponse"> & {
+};
+
+/**
+ * Describes the message interlock.v1.FreezeBudgetResponse.
+ * Use `create(FreezeBudgetResponseSchema)` to create a new message.
+ */
+export const FreezeBudgetResponseSchema: GenMessage<FreezeBudgetResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 26);
+
+/**
+ * @generated from message interlock.v1.ThawBudgetRequest
+ */
+export type ThawBudgetRequest = Message<"interlock.v1.ThawBudgetRequest"> & {
+  /**
+   * @generated from field: string key = 1;
+   */
+  key: string;
+
+  /**
+   * @generated from field: string selector = 2;
+   */
+  selector: string;
+
+  /**
+   * @generated from field: string reason = 3;
+   */
+  reason: string;
+};
+
+/**
+ * Describes the message interlock.v1.ThawBudgetRequest.
+ * Use `create(ThawBudgetRequestSchema)` to create a new message.
+ */
+export const ThawBudgetRequestSchema: GenMessage<ThawBudgetRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 27);
+
+/**
+ * @generated from message interlock.v1.ThawBudgetResponse
+ */
+export type ThawBudgetResponse = Message<"interlock.v1.ThawBudgetResponse"> & {
+};
+
+/**
+ * Describes the message interlock.v1.ThawBudgetResponse.
+ * Use `create(ThawBudgetResponseSchema)` to create a new message.
+ */
+export const ThawBudgetResponseSchema: GenMessage<ThawBudgetResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_ledger, 28);
 
 /**
  * Budgets and the holds on them.
@@ -351,6 +975,74 @@ export const LedgerService: GenService<{
     methodKind: "unary";
     input: typeof ListBudgetsRequestSchema;
     output: typeof ListBudgetsResponseSchema;
+  },
+  /**
+   * What was spent, added up by day, agent, user or tool; what was estimated beside it.
+   *
+   * @generated from rpc interlock.v1.LedgerService.GetStatement
+   */
+  getStatement: {
+    methodKind: "unary";
+    input: typeof GetStatementRequestSchema;
+    output: typeof GetStatementResponseSchema;
+  },
+  /**
+   * Thresholds, overruns, forecasts and anomalies, as they are recorded.
+   *
+   * @generated from rpc interlock.v1.LedgerService.WatchSignals
+   */
+  watchSignals: {
+    methodKind: "server_streaming";
+    input: typeof WatchSignalsRequestSchema;
+    output: typeof WatchSignalsResponseSchema;
+  },
+  /**
+   * Puts the budgets of a file in force, whole or not at all.
+   *
+   * @generated from rpc interlock.v1.LedgerService.ApplyBudgets
+   */
+  applyBudgets: {
+    methodKind: "unary";
+    input: typeof ApplyBudgetsRequestSchema;
+    output: typeof ApplyBudgetsResponseSchema;
+  },
+  /**
+   * Sets another limit, until the file says something new of that budget.
+   *
+   * @generated from rpc interlock.v1.LedgerService.RaiseBudget
+   */
+  raiseBudget: {
+    methodKind: "unary";
+    input: typeof RaiseBudgetRequestSchema;
+    output: typeof RaiseBudgetResponseSchema;
+  },
+  /**
+   * Gives an extra, once: of a calendar window it ends with the window.
+   *
+   * @generated from rpc interlock.v1.LedgerService.GrantBudget
+   */
+  grantBudget: {
+    methodKind: "unary";
+    input: typeof GrantBudgetRequestSchema;
+    output: typeof GrantBudgetResponseSchema;
+  },
+  /**
+   * Lets nothing more be reserved: by one agent, user, session, tool or group, of one budget, or of the tenant.
+   *
+   * @generated from rpc interlock.v1.LedgerService.FreezeBudget
+   */
+  freezeBudget: {
+    methodKind: "unary";
+    input: typeof FreezeBudgetRequestSchema;
+    output: typeof FreezeBudgetResponseSchema;
+  },
+  /**
+   * @generated from rpc interlock.v1.LedgerService.ThawBudget
+   */
+  thawBudget: {
+    methodKind: "unary";
+    input: typeof ThawBudgetRequestSchema;
+    output: typeof ThawBudgetResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_interlock_v1_ledger, 0);

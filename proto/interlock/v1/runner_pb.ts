@@ -6,6 +6,8 @@ import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegen
 import { fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Status } from "../../google/rpc/status_pb.ts";
+import { file_google_rpc_status } from "../../google/rpc/status_pb.ts";
 import { file_interlock_v1_access } from "./access_pb.ts";
 import type { CallRef, Limits, Principal, RunResult, Signed } from "./types_pb.ts";
 import { file_interlock_v1_types } from "./types_pb.ts";
@@ -15,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file interlock/v1/runner.proto.
  */
 export const file_interlock_v1_runner: GenFile = /*@__PURE__*/
-  fileDesc("ChlpbnRlcmxvY2svdjEvcnVubmVyLnByb3RvEgxpbnRlcmxvY2sudjEiYQoKUnVuUmVxdWVzdBIkCgZwZXJtaXQYASABKAsyFC5pbnRlcmxvY2sudjEuU2lnbmVkEhUKDW1hbmlmZXN0X2pzb24YAiABKAkSFgoOYXJndW1lbnRzX2pzb24YAyABKAkitwIKDFBlcm1pdENsYWltcxIRCglwZXJtaXRfaWQYASABKAkSIgoDcmVmGAIgASgLMhUuaW50ZXJsb2NrLnYxLkNhbGxSZWYSKgoJcHJpbmNpcGFsGAMgASgLMhcuaW50ZXJsb2NrLnYxLlByaW5jaXBhbBIMCgR0b29sGAQgASgJEhMKC3Rvb2xfZGlnZXN0GAUgASgJEhYKDmFyZ3VtZW50c19oYXNoGAYgASgJEiQKBmxpbWl0cxgHIAEoCzIULmludGVybG9jay52MS5MaW1pdHMSDgoGZWdyZXNzGAggAygJEhEKCXJ1bm5lcl9pZBgJIAEoCRIPCgdib290X2lkGAogASgJEi8KC2V4cGlyZV90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJrCgtSdW5SZXNwb25zZRIpCgZvdXRwdXQYASABKAsyFy5pbnRlcmxvY2sudjEuUnVuT3V0cHV0SAASKQoGcmVzdWx0GAIgASgLMhcuaW50ZXJsb2NrLnYxLlJ1blJlc3VsdEgAQgYKBGtpbmQiKQoJUnVuT3V0cHV0Eg4KBnN0ZGVychgBIAEoCBIMCgR0ZXh0GAIgASgJIhEKD0Rlc2NyaWJlUmVxdWVzdCJmChBEZXNjcmliZVJlc3BvbnNlEhEKCXJ1bm5lcl9pZBgBIAEoCRIPCgdib290X2lkGAIgASgJEi4KDGNhcGFiaWxpdGllcxgDIAMoCzIYLmludGVybG9jay52MS5DYXBhYmlsaXR5IocBCgpDYXBhYmlsaXR5EgwKBGtpbmQYASABKAkSFwoPaXNvbGF0aW9uX2NsYXNzGAIgASgJEhEKCWF2YWlsYWJsZRgDIAEoCBIMCgRub3RlGAQgASgJEg4KBmltYWdlcxgFIAMoCRIQCghlbmZvcmNlZBgGIAMoCRIPCgdtaXNzaW5nGAcgAygJMp8BCg1SdW5uZXJTZXJ2aWNlEjwKA1J1bhIYLmludGVybG9jay52MS5SdW5SZXF1ZXN0GhkuaW50ZXJsb2NrLnYxLlJ1blJlc3BvbnNlMAESUAoIRGVzY3JpYmUSHS5pbnRlcmxvY2sudjEuRGVzY3JpYmVSZXF1ZXN0Gh4uaW50ZXJsb2NrLnYxLkRlc2NyaWJlUmVzcG9uc2UiBYq1GAEDYgZwcm90bzM", [file_google_protobuf_timestamp, file_interlock_v1_access, file_interlock_v1_types]);
+  fileDesc("ChlpbnRlcmxvY2svdjEvcnVubmVyLnByb3RvEgxpbnRlcmxvY2sudjEiYQoKUnVuUmVxdWVzdBIkCgZwZXJtaXQYASABKAsyFC5pbnRlcmxvY2sudjEuU2lnbmVkEhUKDW1hbmlmZXN0X2pzb24YAiABKAkSFgoOYXJndW1lbnRzX2pzb24YAyABKAkixgIKDFBlcm1pdENsYWltcxIRCglwZXJtaXRfaWQYASABKAkSIgoDcmVmGAIgASgLMhUuaW50ZXJsb2NrLnYxLkNhbGxSZWYSKgoJcHJpbmNpcGFsGAMgASgLMhcuaW50ZXJsb2NrLnYxLlByaW5jaXBhbBIMCgR0b29sGAQgASgJEhMKC3Rvb2xfZGlnZXN0GAUgASgJEhYKDmFyZ3VtZW50c19oYXNoGAYgASgJEiQKBmxpbWl0cxgHIAEoCzIULmludGVybG9jay52MS5MaW1pdHMSDgoGZWdyZXNzGAggAygJEhEKCXJ1bm5lcl9pZBgJIAEoCRIPCgdib290X2lkGAogASgJEi8KC2V4cGlyZV90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVkZXB0aBgQIAEoDSKVAQoLUnVuUmVzcG9uc2USKQoGb3V0cHV0GAEgASgLMhcuaW50ZXJsb2NrLnYxLlJ1bk91dHB1dEgAEikKBnJlc3VsdBgCIAEoCzIXLmludGVybG9jay52MS5SdW5SZXN1bHRIABIoCgRjYWxsGAMgASgLMhguaW50ZXJsb2NrLnYxLk5lc3RlZENhbGxIAEIGCgRraW5kIkIKCk5lc3RlZENhbGwSDgoGdGlja2V0GAEgASgJEgwKBHRvb2wYAiABKAkSFgoOYXJndW1lbnRzX2pzb24YAyABKAkiZgoNQW5zd2VyUmVxdWVzdBIOCgZ0aWNrZXQYASABKAkSFQoLcmVzdWx0X2pzb24YAiABKAlIABIjCgVlcnJvchgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzSABCCQoHb3V0Y29tZSIQCg5BbnN3ZXJSZXNwb25zZSIpCglSdW5PdXRwdXQSDgoGc3RkZXJyGAEgASgIEgwKBHRleHQYAiABKAkiEQoPRGVzY3JpYmVSZXF1ZXN0ImYKEERlc2NyaWJlUmVzcG9uc2USEQoJcnVubmVyX2lkGAEgASgJEg8KB2Jvb3RfaWQYAiABKAkSLgoMY2FwYWJpbGl0aWVzGAMgAygLMhguaW50ZXJsb2NrLnYxLkNhcGFiaWxpdHkihwEKCkNhcGFiaWxpdHkSDAoEa2luZBgBIAEoCRIXCg9pc29sYXRpb25fY2xhc3MYAiABKAkSEQoJYXZhaWxhYmxlGAMgASgIEgwKBG5vdGUYBCABKAkSDgoGaW1hZ2VzGAUgAygJEhAKCGVuZm9yY2VkGAYgAygJEg8KB21pc3NpbmcYByADKAky5AEKDVJ1bm5lclNlcnZpY2USPAoDUnVuEhguaW50ZXJsb2NrLnYxLlJ1blJlcXVlc3QaGS5pbnRlcmxvY2sudjEuUnVuUmVzcG9uc2UwARJDCgZBbnN3ZXISGy5pbnRlcmxvY2sudjEuQW5zd2VyUmVxdWVzdBocLmludGVybG9jay52MS5BbnN3ZXJSZXNwb25zZRJQCghEZXNjcmliZRIdLmludGVybG9jay52MS5EZXNjcmliZVJlcXVlc3QaHi5pbnRlcmxvY2sudjEuRGVzY3JpYmVSZXNwb25zZSIFirUYAQNiBnByb3RvMw", [file_google_protobuf_timestamp, file_google_rpc_status, file_interlock_v1_access, file_interlock_v1_types]);
 
 /**
  * @generated from message interlock.v1.RunRequest
@@ -112,6 +114,13 @@ export type PermitClaims = Message<"interlock.v1.PermitClaims"> & {
    * @generated from field: google.protobuf.Timestamp expire_time = 11;
    */
   expireTime?: Timestamp | undefined;
+
+  /**
+   * How many calls it was made through; 0 for an agent's own.
+   *
+   * @generated from field: uint32 depth = 16;
+   */
+  depth: number;
 };
 
 /**
@@ -140,6 +149,12 @@ export type RunResponse = Message<"interlock.v1.RunResponse"> & {
      */
     value: RunResult;
     case: "result";
+  } | {
+    /**
+     * @generated from field: interlock.v1.NestedCall call = 3;
+     */
+    value: NestedCall;
+    case: "call";
   } | { case: undefined; value?: undefined };
 };
 
@@ -149,6 +164,88 @@ export type RunResponse = Message<"interlock.v1.RunResponse"> & {
  */
 export const RunResponseSchema: GenMessage<RunResponse> = /*@__PURE__*/
   messageDesc(file_interlock_v1_runner, 2);
+
+/**
+ * A tool call that the running program makes. The run goes on meanwhile; Answer ends it.
+ *
+ * @generated from message interlock.v1.NestedCall
+ */
+export type NestedCall = Message<"interlock.v1.NestedCall"> & {
+  /**
+   * Known to this runner and this broker only, and good for one answer.
+   *
+   * @generated from field: string ticket = 1;
+   */
+  ticket: string;
+
+  /**
+   * @generated from field: string tool = 2;
+   */
+  tool: string;
+
+  /**
+   * As the program wrote it: to be parsed as hostile.
+   *
+   * @generated from field: string arguments_json = 3;
+   */
+  argumentsJson: string;
+};
+
+/**
+ * Describes the message interlock.v1.NestedCall.
+ * Use `create(NestedCallSchema)` to create a new message.
+ */
+export const NestedCallSchema: GenMessage<NestedCall> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_runner, 3);
+
+/**
+ * @generated from message interlock.v1.AnswerRequest
+ */
+export type AnswerRequest = Message<"interlock.v1.AnswerRequest"> & {
+  /**
+   * @generated from field: string ticket = 1;
+   */
+  ticket: string;
+
+  /**
+   * What the program gets: the tool's value as JSON, or why there is none.
+   *
+   * @generated from oneof interlock.v1.AnswerRequest.outcome
+   */
+  outcome: {
+    /**
+     * @generated from field: string result_json = 2;
+     */
+    value: string;
+    case: "resultJson";
+  } | {
+    /**
+     * @generated from field: google.rpc.Status error = 3;
+     */
+    value: Status;
+    case: "error";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message interlock.v1.AnswerRequest.
+ * Use `create(AnswerRequestSchema)` to create a new message.
+ */
+export const AnswerRequestSchema: GenMessage<AnswerRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_runner, 4);
+
+/**
+ * @generated from message interlock.v1.AnswerResponse
+ */
+export type AnswerResponse = Message<"interlock.v1.AnswerResponse"> & {
+};
+
+/**
+ * Describes the message interlock.v1.AnswerResponse.
+ * Use `create(AnswerResponseSchema)` to create a new message.
+ */
+export const AnswerResponseSchema: GenMessage<AnswerResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_runner, 5);
 
 /**
  * @generated from message interlock.v1.RunOutput
@@ -170,7 +267,7 @@ export type RunOutput = Message<"interlock.v1.RunOutput"> & {
  * Use `create(RunOutputSchema)` to create a new message.
  */
 export const RunOutputSchema: GenMessage<RunOutput> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_runner, 3);
+  messageDesc(file_interlock_v1_runner, 6);
 
 /**
  * @generated from message interlock.v1.DescribeRequest
@@ -183,7 +280,7 @@ export type DescribeRequest = Message<"interlock.v1.DescribeRequest"> & {
  * Use `create(DescribeRequestSchema)` to create a new message.
  */
 export const DescribeRequestSchema: GenMessage<DescribeRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_runner, 4);
+  messageDesc(file_interlock_v1_runner, 7);
 
 /**
  * @generated from message interlock.v1.DescribeResponse
@@ -212,7 +309,7 @@ export type DescribeResponse = Message<"interlock.v1.DescribeResponse"> & {
  * Use `create(DescribeResponseSchema)` to create a new message.
  */
 export const DescribeResponseSchema: GenMessage<DescribeResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_runner, 5);
+  messageDesc(file_interlock_v1_runner, 8);
 
 /**
  * One way to run, or why not.
@@ -265,7 +362,7 @@ export type Capability = Message<"interlock.v1.Capability"> & {
  * Use `create(CapabilitySchema)` to create a new message.
  */
 export const CapabilitySchema: GenMessage<Capability> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_runner, 6);
+  messageDesc(file_interlock_v1_runner, 9);
 
 /**
  * Runs what a permit allows, in a sandbox, and nothing else.
@@ -282,6 +379,16 @@ export const RunnerService: GenService<{
     methodKind: "server_streaming";
     input: typeof RunRequestSchema;
     output: typeof RunResponseSchema;
+  },
+  /**
+   * Answers a call that a running program made. The ticket is what the runner gave with it.
+   *
+   * @generated from rpc interlock.v1.RunnerService.Answer
+   */
+  answer: {
+    methodKind: "unary";
+    input: typeof AnswerRequestSchema;
+    output: typeof AnswerResponseSchema;
   },
   /**
    * Who this runner is and what it can run. A permit is for one boot of one runner.

@@ -12,7 +12,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file interlock/v1/types.proto.
  */
 export const file_interlock_v1_types: GenFile = /*@__PURE__*/
-  fileDesc("ChhpbnRlcmxvY2svdjEvdHlwZXMucHJvdG8SDGludGVybG9jay52MSJJCglQcmluY2lwYWwSDgoGdGVuYW50GAEgASgJEg0KBWFnZW50GAIgASgJEg8KB3Nlc3Npb24YAyABKAkSDAoEdXNlchgEIAEoCSIrCgdDYWxsUmVmEg8KB3Nlc3Npb24YASABKAkSDwoHY2FsbF9pZBgCIAEoCSKBAQoJVG9vbEZhY3RzEgwKBG5hbWUYASABKAkSDwoHdmVyc2lvbhgCIAEoCRIOCgZkaWdlc3QYAyABKAkSJAoGaW1wYWN0GAQgASgOMhQuaW50ZXJsb2NrLnYxLkltcGFjdBIPCgdlZmZlY3RzGAUgAygJEg4KBmdyb3VwcxgGIAMoCSKlAgoFRmFjdHMSKgoJcHJpbmNpcGFsGAEgASgLMhcuaW50ZXJsb2NrLnYxLlByaW5jaXBhbBIlCgR0b29sGAIgASgLMhcuaW50ZXJsb2NrLnYxLlRvb2xGYWN0cxIWCg5hcmd1bWVudHNfanNvbhgDIAEoCRIOCgZsYWJlbHMYBCADKAkSJwoEbG9vcBgFIAEoDjIZLmludGVybG9jay52MS5Mb29wVmVyZGljdBIoCgR0aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIpCglhbmNlc3RvcnMYByADKAsyFi5pbnRlcmxvY2sudjEuQW5jZXN0b3ISIwoFc3BlbnQYCCADKAsyFC5pbnRlcmxvY2sudjEuQW1vdW50ImgKCEFuY2VzdG9yEiIKA3JlZhgBIAEoCzIVLmludGVybG9jay52MS5DYWxsUmVmEioKCXByaW5jaXBhbBgCIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwSDAoEdG9vbBgDIAEoCSKeAQoIRGVjaXNpb24SKAoEa2luZBgBIAEoDjIaLmludGVybG9jay52MS5EZWNpc2lvbktpbmQSDwoHcmVhc29ucxgCIAMoCRIVCg1tYXRjaGVkX3J1bGVzGAMgAygJEi4KC29ibGlnYXRpb25zGAQgASgLMhkuaW50ZXJsb2NrLnYxLk9ibGlnYXRpb25zEhAKCHJldmlzaW9uGAUgASgJItEBCgtPYmxpZ2F0aW9ucxIkCgZsaW1pdHMYASABKAsyFC5pbnRlcmxvY2sudjEuTGltaXRzEhYKDmFwcHJvdmVyX2dyb3VwGAIgASgJEg4KBnF1b3J1bRgDIAEoDRIXCg9hcHByb3ZhbF90dGxfbXMYBCABKAQSFwoPYXBwcm92ZXJfZ3JvdXBzGBQgAygJEg8KB2NvbmZpcm0YFSABKAgSFgoOZXNjYWxhdGVfZ3JvdXAYFiABKAkSGQoRZXNjYWxhdGVfYWZ0ZXJfbXMYFyABKAQiYwoGTGltaXRzEg8KB3dhbGxfbXMYASABKAQSDgoGY3B1X21zGAIgASgEEhQKDG1lbW9yeV9ieXRlcxgDIAEoBBIUCgxvdXRwdXRfYnl0ZXMYBCABKAQSDAoEcGlkcxgFIAEoDSIlCgZBbW91bnQSDAoEdW5pdBgBIAEoCRINCgV2YWx1ZRgCIAEoAyJZCgVVc2FnZRIPCgd3YWxsX21zGAEgASgEEg4KBmNwdV9tcxgCIAEoBBIZChFwZWFrX21lbW9yeV9ieXRlcxgDIAEoBBIUCgxvdXRwdXRfYnl0ZXMYBCABKAQiVwoLRW5mb3JjZW1lbnQSDAoEa2luZBgBIAEoCRIXCg9pc29sYXRpb25fY2xhc3MYAiABKAkSEAoIZW5mb3JjZWQYAyADKAkSDwoHbWlzc2luZxgEIAMoCSLsAQoJUnVuUmVzdWx0EiEKA2VuZBgBIAEoDjIULmludGVybG9jay52MS5SdW5FbmQSEQoJZXhpdF9jb2RlGAIgASgFEhMKC3Jlc3VsdF9qc29uGAMgASgJEg4KBnN0ZG91dBgEIAEoCRIOCgZzdGRlcnIYBSABKAkSEQoJdHJ1bmNhdGVkGAYgASgIEg0KBWVycm9yGAcgASgJEiIKBXVzYWdlGAggASgLMhMuaW50ZXJsb2NrLnYxLlVzYWdlEi4KC2VuZm9yY2VtZW50GAkgASgLMhkuaW50ZXJsb2NrLnYxLkVuZm9yY2VtZW50IjwKBlNpZ25lZBIPCgdwYXlsb2FkGAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDBIOCgZrZXlfaWQYAyABKAkqVAoGSW1wYWN0EhYKEklNUEFDVF9VTlNQRUNJRklFRBAAEg4KCklNUEFDVF9MT1cQARIRCg1JTVBBQ1RfTUVESVVNEAISDwoLSU1QQUNUX0hJR0gQAyp5CgtMb29wVmVyZGljdBIcChhMT09QX1ZFUkRJQ1RfVU5TUEVDSUZJRUQQABIWChJMT09QX1ZFUkRJQ1RfQ0xFQVIQARIaChZMT09QX1ZFUkRJQ1RfUkVQRUFUSU5HEAISGAoUTE9PUF9WRVJESUNUX1NUT1BQRUQQAyqCAQoMRGVjaXNpb25LaW5kEh0KGURFQ0lTSU9OX0tJTkRfVU5TUEVDSUZJRUQQABIXChNERUNJU0lPTl9LSU5EX0FMTE9XEAESFgoSREVDSVNJT05fS0lORF9ERU5ZEAISIgoeREVDSVNJT05fS0lORF9SRVFVSVJFX0FQUFJPVkFMEAMqkgEKBlJ1bkVuZBIXChNSVU5fRU5EX1VOU1BFQ0lGSUVEEAASEgoOUlVOX0VORF9FWElURUQQARITCg9SVU5fRU5EX1RJTUVPVVQQAhIPCgtSVU5fRU5EX0NQVRADEg8KC1JVTl9FTkRfT09NEAQSEgoOUlVOX0VORF9LSUxMRUQQBRIQCgxSVU5fRU5EX0xPU1QQBmIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("ChhpbnRlcmxvY2svdjEvdHlwZXMucHJvdG8SDGludGVybG9jay52MSJJCglQcmluY2lwYWwSDgoGdGVuYW50GAEgASgJEg0KBWFnZW50GAIgASgJEg8KB3Nlc3Npb24YAyABKAkSDAoEdXNlchgEIAEoCSIrCgdDYWxsUmVmEg8KB3Nlc3Npb24YASABKAkSDwoHY2FsbF9pZBgCIAEoCSJoCghBbmNlc3RvchIiCgNyZWYYASABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZhIqCglwcmluY2lwYWwYAiABKAsyFy5pbnRlcmxvY2sudjEuUHJpbmNpcGFsEgwKBHRvb2wYAyABKAkigQEKCVRvb2xGYWN0cxIMCgRuYW1lGAEgASgJEg8KB3ZlcnNpb24YAiABKAkSDgoGZGlnZXN0GAMgASgJEiQKBmltcGFjdBgEIAEoDjIULmludGVybG9jay52MS5JbXBhY3QSDwoHZWZmZWN0cxgFIAMoCRIOCgZncm91cHMYBiADKAkipQIKBUZhY3RzEioKCXByaW5jaXBhbBgBIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwSJQoEdG9vbBgCIAEoCzIXLmludGVybG9jay52MS5Ub29sRmFjdHMSFgoOYXJndW1lbnRzX2pzb24YAyABKAkSDgoGbGFiZWxzGAQgAygJEicKBGxvb3AYBSABKA4yGS5pbnRlcmxvY2sudjEuTG9vcFZlcmRpY3QSKAoEdGltZRgGIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKQoJYW5jZXN0b3JzGAcgAygLMhYuaW50ZXJsb2NrLnYxLkFuY2VzdG9yEiMKBXNwZW50GAggAygLMhQuaW50ZXJsb2NrLnYxLkFtb3VudCKeAQoIRGVjaXNpb24SKAoEa2luZBgBIAEoDjIaLmludGVybG9jay52MS5EZWNpc2lvbktpbmQSDwoHcmVhc29ucxgCIAMoCRIVCg1tYXRjaGVkX3J1bGVzGAMgAygJEi4KC29ibGlnYXRpb25zGAQgASgLMhkuaW50ZXJsb2NrLnYxLk9ibGlnYXRpb25zEhAKCHJldmlzaW9uGAUgASgJIq0CCgtPYmxpZ2F0aW9ucxIkCgZsaW1pdHMYASABKAsyFC5pbnRlcmxvY2sudjEuTGltaXRzEhYKDmFwcHJvdmVyX2dyb3VwGAIgASgJEg4KBnF1b3J1bRgDIAEoDRIXCg9hcHByb3ZhbF90dGxfbXMYBCABKAQSFwoPYXBwcm92ZXJfZ3JvdXBzGBQgAygJEg8KB2NvbmZpcm0YFSABKAgSFgoOZXNjYWxhdGVfZ3JvdXAYFiABKAkSGQoRZXNjYWxhdGVfYWZ0ZXJfbXMYFyABKAQSKQoGZWdyZXNzGAogASgLMhkuaW50ZXJsb2NrLnYxLkVncmVzc1J1bGVzEg4KBnJlZGFjdBgLIAMoCRIOCgZub3RpZnkYDCADKAkSDwoHaW1wb3NlZBgPIAMoCSIcCgtFZ3Jlc3NSdWxlcxINCgVydWxlcxgBIAMoCSJjCgZMaW1pdHMSDwoHd2FsbF9tcxgBIAEoBBIOCgZjcHVfbXMYAiABKAQSFAoMbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBBIMCgRwaWRzGAUgASgNIiUKBkFtb3VudBIMCgR1bml0GAEgASgJEg0KBXZhbHVlGAIgASgDIm8KBVVzYWdlEg8KB3dhbGxfbXMYASABKAQSDgoGY3B1X21zGAIgASgEEhkKEXBlYWtfbWVtb3J5X2J5dGVzGAMgASgEEhQKDG91dHB1dF9ieXRlcxgEIAEoBBIUCgxlZ3Jlc3NfYnl0ZXMYBSABKAQi/AEKDEVncmVzc1JlY29yZBIKCgJpZBgBIAEoCRIoCgR0aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIMCgRraW5kGAMgASgJEgwKBGhvc3QYBCABKAkSDAoEcG9ydBgFIAEoDRIOCgZtZXRob2QYBiABKAkSDAoEcGF0aBgHIAEoCRIMCgRydWxlGAggASgJEg8KB3JlZnVzZWQYCSABKAkSDgoGc3RhdHVzGAogASgNEhIKCmJ5dGVzX3NlbnQYCyABKAQSFgoOYnl0ZXNfcmVjZWl2ZWQYDCABKAQSEwoLZHVyYXRpb25fbXMYDSABKAQiNwoITGltaXRIaXQSDAoEbmFtZRgBIAEoCRIPCgdhbGxvd2VkGAIgASgEEgwKBHVzZWQYAyABKAQiVwoLRW5mb3JjZW1lbnQSDAoEa2luZBgBIAEoCRIXCg9pc29sYXRpb25fY2xhc3MYAiABKAkSEAoIZW5mb3JjZWQYAyADKAkSDwoHbWlzc2luZxgEIAMoCSLYAgoJUnVuUmVzdWx0EiEKA2VuZBgBIAEoDjIULmludGVybG9jay52MS5SdW5FbmQSEQoJZXhpdF9jb2RlGAIgASgFEhMKC3Jlc3VsdF9qc29uGAMgASgJEg4KBnN0ZG91dBgEIAEoCRIOCgZzdGRlcnIYBSABKAkSEQoJdHJ1bmNhdGVkGAYgASgIEg0KBWVycm9yGAcgASgJEiIKBXVzYWdlGAggASgLMhMuaW50ZXJsb2NrLnYxLlVzYWdlEi4KC2VuZm9yY2VtZW50GAkgASgLMhkuaW50ZXJsb2NrLnYxLkVuZm9yY2VtZW50EiUKBWxpbWl0GAogASgLMhYuaW50ZXJsb2NrLnYxLkxpbWl0SGl0EioKBmVncmVzcxgLIAMoCzIaLmludGVybG9jay52MS5FZ3Jlc3NSZWNvcmQSFwoPZWdyZXNzX2xlZnRfb3V0GAwgASgNIjwKBlNpZ25lZBIPCgdwYXlsb2FkGAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDBIOCgZrZXlfaWQYAyABKAkqVAoGSW1wYWN0EhYKEklNUEFDVF9VTlNQRUNJRklFRBAAEg4KCklNUEFDVF9MT1cQARIRCg1JTVBBQ1RfTUVESVVNEAISDwoLSU1QQUNUX0hJR0gQAyp5CgtMb29wVmVyZGljdBIcChhMT09QX1ZFUkRJQ1RfVU5TUEVDSUZJRUQQABIWChJMT09QX1ZFUkRJQ1RfQ0xFQVIQARIaChZMT09QX1ZFUkRJQ1RfUkVQRUFUSU5HEAISGAoUTE9PUF9WRVJESUNUX1NUT1BQRUQQAyqCAQoMRGVjaXNpb25LaW5kEh0KGURFQ0lTSU9OX0tJTkRfVU5TUEVDSUZJRUQQABIXChNERUNJU0lPTl9LSU5EX0FMTE9XEAESFgoSREVDSVNJT05fS0lORF9ERU5ZEAISIgoeREVDSVNJT05fS0lORF9SRVFVSVJFX0FQUFJPVkFMEAMqpQEKBlJ1bkVuZBIXChNSVU5fRU5EX1VOU1BFQ0lGSUVEEAASEgoOUlVOX0VORF9FWElURUQQARITCg9SVU5fRU5EX1RJTUVPVVQQAhIPCgtSVU5fRU5EX0NQVRADEg8KC1JVTl9FTkRfT09NEAQSEgoOUlVOX0VORF9LSUxMRUQQBRIQCgxSVU5fRU5EX0xPU1QQBhIRCg1SVU5fRU5EX0xJTUlUEAdiBnByb3RvMw", [file_google_protobuf_timestamp]);
 
 /**
  * Who asks. Names match [A-Za-z0-9][A-Za-z0-9_-]{0,63}.
@@ -79,6 +79,35 @@ export const CallRefSchema: GenMessage<CallRef> = /*@__PURE__*/
   messageDesc(file_interlock_v1_types, 1);
 
 /**
+ * A call that a nested call was made by, directly or not.
+ *
+ * @generated from message interlock.v1.Ancestor
+ */
+export type Ancestor = Message<"interlock.v1.Ancestor"> & {
+  /**
+   * @generated from field: interlock.v1.CallRef ref = 1;
+   */
+  ref?: CallRef | undefined;
+
+  /**
+   * @generated from field: interlock.v1.Principal principal = 2;
+   */
+  principal?: Principal | undefined;
+
+  /**
+   * @generated from field: string tool = 3;
+   */
+  tool: string;
+};
+
+/**
+ * Describes the message interlock.v1.Ancestor.
+ * Use `create(AncestorSchema)` to create a new message.
+ */
+export const AncestorSchema: GenMessage<Ancestor> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_types, 2);
+
+/**
  * What policy sees of a tool.
  *
  * @generated from message interlock.v1.ToolFacts
@@ -124,7 +153,7 @@ export type ToolFacts = Message<"interlock.v1.ToolFacts"> & {
  * Use `create(ToolFactsSchema)` to create a new message.
  */
 export const ToolFactsSchema: GenMessage<ToolFacts> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 2);
+  messageDesc(file_interlock_v1_types, 3);
 
 /**
  * What policy sees of a call.
@@ -165,7 +194,7 @@ export type Facts = Message<"interlock.v1.Facts"> & {
   time?: Timestamp | undefined;
 
   /**
-   * The calls that this one is nested in, nearest first.
+   * The calls that this one was made by, nearest first. Empty for an agent's own call.
    *
    * @generated from field: repeated interlock.v1.Ancestor ancestors = 7;
    */
@@ -184,35 +213,6 @@ export type Facts = Message<"interlock.v1.Facts"> & {
  * Use `create(FactsSchema)` to create a new message.
  */
 export const FactsSchema: GenMessage<Facts> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 3);
-
-/**
- * A call that another one is nested in.
- *
- * @generated from message interlock.v1.Ancestor
- */
-export type Ancestor = Message<"interlock.v1.Ancestor"> & {
-  /**
-   * @generated from field: interlock.v1.CallRef ref = 1;
-   */
-  ref?: CallRef | undefined;
-
-  /**
-   * @generated from field: interlock.v1.Principal principal = 2;
-   */
-  principal?: Principal | undefined;
-
-  /**
-   * @generated from field: string tool = 3;
-   */
-  tool: string;
-};
-
-/**
- * Describes the message interlock.v1.Ancestor.
- * Use `create(AncestorSchema)` to create a new message.
- */
-export const AncestorSchema: GenMessage<Ancestor> = /*@__PURE__*/
   messageDesc(file_interlock_v1_types, 4);
 
 /**
@@ -309,6 +309,34 @@ export type Obligations = Message<"interlock.v1.Obligations"> & {
    * @generated from field: uint64 escalate_after_ms = 23;
    */
   escalateAfterMs: bigint;
+
+  /**
+   * The only ways out, within the manifest's. Unset leaves these; set and empty there is none.
+   *
+   * @generated from field: interlock.v1.EgressRules egress = 10;
+   */
+  egress?: EgressRules | undefined;
+
+  /**
+   * Fields whose values are taken out of what the tool answers.
+   *
+   * @generated from field: repeated string redact = 11;
+   */
+  redact: string[];
+
+  /**
+   * Who is told that the call was made.
+   *
+   * @generated from field: repeated string notify = 12;
+   */
+  notify: string[];
+
+  /**
+   * The names of what is imposed on the run. Whoever has it run denies it when it does not know one of them.
+   *
+   * @generated from field: repeated string imposed = 15;
+   */
+  imposed: string[];
 };
 
 /**
@@ -317,6 +345,25 @@ export type Obligations = Message<"interlock.v1.Obligations"> & {
  */
 export const ObligationsSchema: GenMessage<Obligations> = /*@__PURE__*/
   messageDesc(file_interlock_v1_types, 6);
+
+/**
+ * As services/shared/egress.ts writes them.
+ *
+ * @generated from message interlock.v1.EgressRules
+ */
+export type EgressRules = Message<"interlock.v1.EgressRules"> & {
+  /**
+   * @generated from field: repeated string rules = 1;
+   */
+  rules: string[];
+};
+
+/**
+ * Describes the message interlock.v1.EgressRules.
+ * Use `create(EgressRulesSchema)` to create a new message.
+ */
+export const EgressRulesSchema: GenMessage<EgressRules> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_types, 7);
 
 /**
  * Bounds of one run. Zero means the sandbox's own bound.
@@ -355,10 +402,10 @@ export type Limits = Message<"interlock.v1.Limits"> & {
  * Use `create(LimitsSchema)` to create a new message.
  */
 export const LimitsSchema: GenMessage<Limits> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 7);
+  messageDesc(file_interlock_v1_types, 8);
 
 /**
- * An amount of one unit: usd_micros, calls, cpu_ms, tokens or egress_bytes.
+ * An amount of one unit: usd_micros, calls, cpu_ms, tokens, egress_bytes, or one that budgets.yaml declares.
  *
  * @generated from message interlock.v1.Amount
  */
@@ -379,7 +426,7 @@ export type Amount = Message<"interlock.v1.Amount"> & {
  * Use `create(AmountSchema)` to create a new message.
  */
 export const AmountSchema: GenMessage<Amount> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 8);
+  messageDesc(file_interlock_v1_types, 9);
 
 /**
  * What a run used, as its sandbox measured it.
@@ -406,6 +453,13 @@ export type Usage = Message<"interlock.v1.Usage"> & {
    * @generated from field: uint64 output_bytes = 4;
    */
   outputBytes: bigint;
+
+  /**
+   * Through the egress proxy, both ways together.
+   *
+   * @generated from field: uint64 egress_bytes = 5;
+   */
+  egressBytes: bigint;
 };
 
 /**
@@ -413,7 +467,129 @@ export type Usage = Message<"interlock.v1.Usage"> & {
  * Use `create(UsageSchema)` to create a new message.
  */
 export const UsageSchema: GenMessage<Usage> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 9);
+  messageDesc(file_interlock_v1_types, 10);
+
+/**
+ * One request of a sandbox to the world, and what came of it. Never a query, a header or a body.
+ *
+ * @generated from message interlock.v1.EgressRecord
+ */
+export type EgressRecord = Message<"interlock.v1.EgressRecord"> & {
+  /**
+   * Also in the answer to a refused request.
+   *
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp time = 2;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * connect: a tunnel that is not read. http: a request that is.
+   *
+   * @generated from field: string kind = 3;
+   */
+  kind: string;
+
+  /**
+   * @generated from field: string host = 4;
+   */
+  host: string;
+
+  /**
+   * @generated from field: uint32 port = 5;
+   */
+  port: number;
+
+  /**
+   * @generated from field: string method = 6;
+   */
+  method: string;
+
+  /**
+   * @generated from field: string path = 7;
+   */
+  path: string;
+
+  /**
+   * The rule that allowed it. Empty where none did.
+   *
+   * @generated from field: string rule = 8;
+   */
+  rule: string;
+
+  /**
+   * Why not, in UPPER_SNAKE. Empty where it went through.
+   *
+   * @generated from field: string refused = 9;
+   */
+  refused: string;
+
+  /**
+   * The answer's. 0 where there was none, or none that is read.
+   *
+   * @generated from field: uint32 status = 10;
+   */
+  status: number;
+
+  /**
+   * @generated from field: uint64 bytes_sent = 11;
+   */
+  bytesSent: bigint;
+
+  /**
+   * @generated from field: uint64 bytes_received = 12;
+   */
+  bytesReceived: bigint;
+
+  /**
+   * @generated from field: uint64 duration_ms = 13;
+   */
+  durationMs: bigint;
+};
+
+/**
+ * Describes the message interlock.v1.EgressRecord.
+ * Use `create(EgressRecordSchema)` to create a new message.
+ */
+export const EgressRecordSchema: GenMessage<EgressRecord> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_types, 11);
+
+/**
+ * The limit that ended a run.
+ *
+ * @generated from message interlock.v1.LimitHit
+ */
+export type LimitHit = Message<"interlock.v1.LimitHit"> & {
+  /**
+   * wall_ms, cpu_ms, heap_bytes, off_heap_bytes, output_bytes, tool_calls or binding_calls.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * @generated from field: uint64 allowed = 2;
+   */
+  allowed: bigint;
+
+  /**
+   * How much had been used when it ended; what the machinery could see of it.
+   *
+   * @generated from field: uint64 used = 3;
+   */
+  used: bigint;
+};
+
+/**
+ * Describes the message interlock.v1.LimitHit.
+ * Use `create(LimitHitSchema)` to create a new message.
+ */
+export const LimitHitSchema: GenMessage<LimitHit> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_types, 12);
 
 /**
  * What really confined a run. Policy may demand a minimum.
@@ -455,7 +631,7 @@ export type Enforcement = Message<"interlock.v1.Enforcement"> & {
  * Use `create(EnforcementSchema)` to create a new message.
  */
 export const EnforcementSchema: GenMessage<Enforcement> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 10);
+  messageDesc(file_interlock_v1_types, 13);
 
 /**
  * @generated from message interlock.v1.RunResult
@@ -511,6 +687,27 @@ export type RunResult = Message<"interlock.v1.RunResult"> & {
    * @generated from field: interlock.v1.Enforcement enforcement = 9;
    */
   enforcement?: Enforcement | undefined;
+
+  /**
+   * Set when a limit ended the run.
+   *
+   * @generated from field: interlock.v1.LimitHit limit = 10;
+   */
+  limit?: LimitHit | undefined;
+
+  /**
+   * What it asked of the world: the first hundred requests.
+   *
+   * @generated from field: repeated interlock.v1.EgressRecord egress = 11;
+   */
+  egress: EgressRecord[];
+
+  /**
+   * How many more there were.
+   *
+   * @generated from field: uint32 egress_left_out = 12;
+   */
+  egressLeftOut: number;
 };
 
 /**
@@ -518,7 +715,7 @@ export type RunResult = Message<"interlock.v1.RunResult"> & {
  * Use `create(RunResultSchema)` to create a new message.
  */
 export const RunResultSchema: GenMessage<RunResult> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 11);
+  messageDesc(file_interlock_v1_types, 14);
 
 /**
  * Bytes and the Ed25519 signature over exactly those bytes.
@@ -549,7 +746,7 @@ export type Signed = Message<"interlock.v1.Signed"> & {
  * Use `create(SignedSchema)` to create a new message.
  */
 export const SignedSchema: GenMessage<Signed> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_types, 12);
+  messageDesc(file_interlock_v1_types, 15);
 
 /**
  * @generated from enum interlock.v1.Impact
@@ -711,6 +908,13 @@ export const RunEnd = {
    * @generated from enum value: RUN_END_LOST = 6;
    */
   LOST: 6,
+
+  /**
+   * Another limit ran out: see limit.
+   *
+   * @generated from enum value: RUN_END_LIMIT = 7;
+   */
+  LIMIT: 7,
 } as const;
 
 /**

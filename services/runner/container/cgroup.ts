@@ -1,4 +1,4 @@
-import { access, constants, readdir, readFile, rmdir } from "node:fs/promises";
+import { access, constants, mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { Meter } from "./meter.ts";
 import { ownerState } from "./owner.ts";
@@ -10,6 +10,10 @@ import { ownerState } from "./owner.ts";
 export type RunCgroup = Meter & {
   /** For the engine: the parent of the container's own. */
   readonly path: string;
+  /** Takes a process and all below it in, where the engine's runtime sets up no group of its own. */
+  adopt(pid: number, bounds: { readonly memoryBytes: number; readonly pids: number }): Promise<void>;
+  /** From here on the peak is that of what comes: where a sandbox waited for its call. */
+  resetPeak(): Promise<void>;
   /** Kills all in it, without the engine. */
   kill(): Promise<void>;
   /** After the container is gone. */
@@ -20,6 +24,8 @@ export type CgroupRoot = AsyncDisposable & { open(run: string): RunCgroup };
 
 const MOUNT = "/sys/fs/cgroup";
 const PREFIX = "interlock-";
+/** The kernel's default period: of each, this much is one whole core. */
+const CPU_PERIOD_US = 100_000;
 
 /**
  * Removes what dead owners left, and makes room for this one's.
@@ -68,6 +74,21 @@ function openRun(mounts: readonly string[], path: string): RunCgroup {
       ]);
       return { cpuMs: Math.ceil(cpuNs / 1e6), peakMemoryBytes };
     },
+    adopt: async (pid, { memoryBytes, pids }) => {
+      await Promise.all(mounts.map((mount) => mkdir(join(mount, path), { recursive: true })));
+      const write = (controller: string, file: string, value: number): Promise<void> =>
+        writeFile(join(MOUNT, controller, path, file), String(value));
+      await write("memory", "memory.limit_in_bytes", memoryBytes);
+      await write("memory", "memory.memsw.limit_in_bytes", memoryBytes).catch(() => {}); // a kernel without swap accounting
+      await write("pids", "pids.max", pids);
+      if (mounts.includes(join(MOUNT, "cpu"))) await write("cpu", "cpu.cfs_quota_us", CPU_PERIOD_US);
+      for (const each of await descendants(pid)) {
+        await Promise.all(
+          mounts.map((mount) => writeFile(join(mount, path, "cgroup.procs"), String(each)).catch(() => {})),
+        );
+      }
+    },
+    resetPeak: () => writeFile(join(MOUNT, "memory", path, "memory.max_usage_in_bytes"), "0").catch(() => {}),
     kill: () => killAll(join(MOUNT, "pids", path)),
     remove: async () => {
       await Promise.all(mounts.map((mount) => removeEmpty(join(mount, path))));
@@ -108,6 +129,19 @@ async function pidsUnder(directory: string): Promise<number[]> {
     .filter((pid) => pid > 1);
   const below = await Promise.all((await directoriesIn(directory)).map(pidsUnder));
   return [...own, ...below.flat()];
+}
+
+/** The process itself first: what it starts meanwhile is born where it is. */
+async function descendants(pid: number): Promise<number[]> {
+  const parents = new Map<number, number>();
+  for (const name of await readdir("/proc")) {
+    const stat = /^\d+$/.test(name) ? await readFile(`/proc/${name}/stat`, "utf8").catch(() => "") : "";
+    const parent = Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]);
+    if (parent > 0) parents.set(Number(name), parent);
+  }
+  const below = [pid];
+  for (const each of below) below.push(...[...parents].filter(([, parent]) => parent === each).map(([child]) => child));
+  return below;
 }
 
 async function removeEmpty(directory: string): Promise<void> {

@@ -19,6 +19,7 @@ import {
 } from "./test-engine.ts";
 
 const skipped = await whyNoEngine();
+const NOWHERE = `sha256:${"0".repeat(64)}`;
 
 describe.skipIf(skipped !== "")(`images ${skipped}`, () => {
   const locks = JSON.parse(readFileSync(LOCK_FILE, "utf8"));
@@ -27,10 +28,14 @@ describe.skipIf(skipped !== "")(`images ${skipped}`, () => {
     { name: "one that is not pinned", lock: { ...locks, images: { shell: shellImage } }, reason: "IMAGE_NOT_LOCKED" },
     {
       name: "one that the engine does not have",
-      lock: { ...locks, images: { python: { id: `sha256:${"0".repeat(64)}` } } },
+      lock: { ...locks, images: { python: { id: NOWHERE, sbom: NOWHERE } } },
       reason: "SANDBOX_UNAVAILABLE",
     },
-    { name: "a tag", lock: { ...locks, images: { python: { id: "python:3" } } }, reason: "SANDBOX_UNAVAILABLE" },
+    {
+      name: "a tag",
+      lock: { ...locks, images: { python: { id: "python:3", sbom: NOWHERE } } },
+      reason: "SANDBOX_UNAVAILABLE",
+    },
     { name: "none at all", lock: undefined, reason: "SANDBOX_UNAVAILABLE" },
   ];
   test.each(cases)("refuses $name", async ({ lock, reason }) => {
@@ -51,6 +56,7 @@ describe.skipIf(skipped !== "")(`leftovers ${skipped}`, () => {
     const HostConfig = { NetworkMode: "none" };
     const left = await docker.createContainer({
       Image: images.shell.id,
+      Entrypoint: [],
       Cmd: ["sleep", "60"],
       Labels: labels,
       HostConfig,

@@ -3,7 +3,12 @@ import type { Capability } from "../backend.ts";
 import { answered, NO_ENGINE } from "./faults.ts";
 
 export type IsolationClass = "runc" | "gvisor" | "kata";
+/** From the weakest to the strongest. */
 export const ISOLATION_CLASSES: readonly IsolationClass[] = ["runc", "gvisor", "kata"];
+
+export function stricter(one: IsolationClass, other: IsolationClass): IsolationClass {
+  return ISOLATION_CLASSES.indexOf(one) >= ISOLATION_CLASSES.indexOf(other) ? one : other;
+}
 
 /** What an engine says of itself, as far as a sandbox depends on it. */
 export type EngineFacts = {
@@ -43,6 +48,12 @@ export type ContainerClass = Capability & {
   readonly isolationClass: IsolationClass;
   /** What the engine calls it; undefined for its default. */
   readonly runtime: string | undefined;
+  /** The egress proxy's socket can be mounted into it. */
+  readonly egress: boolean;
+  /** Its control groups are where we put them. */
+  readonly metered: boolean;
+  /** It sets up none itself: its processes have to be put into ours. */
+  readonly adopt: boolean;
 };
 
 export type Situation = {
@@ -63,7 +74,21 @@ export function containerClass(isolationClass: IsolationClass, situation: Situat
   const named = (holds: boolean): string[] => measures.filter(([, held]) => held === holds).map(([name]) => name);
   const without = isolationClass === "runc" ? REQUIRED.filter((name) => named(false).includes(name)) : [];
   const note = notesOn(isolationClass, facts);
-  const found = { kind: "container", isolationClass, images, enforced: named(true), missing: named(false) } as const;
+  const metered = named(true).includes("exact-usage");
+  const runtimeArgs = facts.runtimes.get(runtime) ?? [];
+  const ways = {
+    egress: takesSockets(isolationClass, runtimeArgs),
+    metered,
+    adopt: metered && setsUpNoGroups(runtimeArgs),
+  };
+  const found = {
+    kind: "container",
+    isolationClass,
+    images,
+    enforced: named(true),
+    missing: named(false),
+    ...ways,
+  } as const;
   if (without.length > 0) {
     const mend = `The engine cannot enforce ${without.join(", ")}; enable seccomp and these control groups in the kernel.`;
     return { ...found, available: false, note: mend, runtime: undefined };
@@ -77,6 +102,16 @@ const RUNTIMES: Record<IsolationClass, readonly string[]> = {
   gvisor: ["runsc", "gvisor"],
   kata: ["kata-runtime", "kata", "io.containerd.kata.v2"],
 };
+
+function setsUpNoGroups(runtimeArgs: readonly string[]): boolean {
+  return runtimeArgs.some((argument) => argument.includes("ignore-cgroups"));
+}
+
+/** gVisor opens sockets of the host only when told to; a Kata guest has a kernel of its own, which knows none of them. */
+function takesSockets(isolationClass: IsolationClass, runtimeArgs: readonly string[]): boolean {
+  if (isolationClass === "runc") return true;
+  return isolationClass === "gvisor" && runtimeArgs.some((argument) => /host-uds(?!=(none|false))/.test(argument));
+}
 
 const MENDS: Record<IsolationClass, string> = {
   runc: "The engine has no runtime runc; install runc and restart the engine.",
@@ -108,8 +143,9 @@ function measuresOf(
   facts: EngineFacts,
   metered: boolean,
 ): readonly (readonly [string, boolean])[] {
-  // gVisor can be told to set up no control groups: then what the engine is asked for does not hold.
-  const groups = !(facts.runtimes.get(runtime) ?? []).some((argument) => argument.includes("ignore-cgroups"));
+  // gVisor can be told to set up no control groups: then what the engine is asked for does not hold, but what we put
+  // its processes into does.
+  const groups = metered || !setsUpNoGroups(facts.runtimes.get(runtime) ?? []);
   const onHostKernel: (readonly [string, boolean])[] = [
     ["seccomp", facts.security.includes("seccomp")],
     ["mandatory-access-control", facts.security.some((name) => name === "apparmor" || name === "selinux")],
@@ -122,7 +158,7 @@ function measuresOf(
     ["pids-limit", groups && facts.pidsLimit],
     ["cpu-rate", groups && facts.cpuQuota],
     ["cpu-limit", groups],
-    ["exact-usage", groups && metered],
+    ["exact-usage", metered],
     ["user-namespace", facts.security.includes("userns") || facts.security.includes("rootless")],
     ...(isolationClass === "runc" ? onHostKernel : [["own-kernel", true] as const]),
   ];
@@ -147,5 +183,6 @@ function isPatchedRunc(version: string): boolean {
 
 function closed(isolationClass: IsolationClass, note: string): ContainerClass {
   const none = { images: [], enforced: [], missing: [] };
-  return { kind: "container", isolationClass, available: false, note, ...none, runtime: undefined };
+  const ways = { runtime: undefined, egress: false, metered: false, adopt: false };
+  return { kind: "container", isolationClass, available: false, note, ...none, ...ways };
 }

@@ -5,9 +5,10 @@ import { RpcError } from "../../shared/rpc/errors.ts";
 /** What sandbox-images/build.sh pinned: an image's id is the hash of all that is in it. */
 export type ImageLock = ReadonlyMap<string, string>;
 
+const hash = z.string().regex(/^sha256:[0-9a-f]{64}$/);
 const lockSchema = z.strictObject({
   inputs: z.string(),
-  images: z.record(z.string(), z.strictObject({ id: z.string().regex(/^sha256:[0-9a-f]{64}$/) })),
+  images: z.record(z.string(), z.strictObject({ id: hash, sbom: hash })),
 });
 
 /**

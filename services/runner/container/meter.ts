@@ -21,6 +21,16 @@ export function engineMeter(container: Docker.Container): Meter {
   };
 }
 
+/** What is used from now on. */
+export function sinceNow(meter: Meter, before: Sample): Meter {
+  return {
+    sample: async () => {
+      const { cpuMs, peakMemoryBytes } = await meter.sample();
+      return { cpuMs: Math.max(0, cpuMs - before.cpuMs), peakMemoryBytes };
+    },
+  };
+}
+
 /** Samples until it is stopped; what was used never sinks. */
 export class Metering {
   readonly #meter: Meter;

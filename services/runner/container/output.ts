@@ -1,57 +1,54 @@
 import { StringDecoder } from "node:string_decoder";
+import type { Masker } from "../../shared/mask.ts";
 import type { OutputStream, RunIo } from "../backend.ts";
 import { CappedOutput } from "../output.ts";
-import { FrameParser } from "./frames.ts";
 
-/** What a container wrote: both streams apart, as text, each within its bound. */
+/** What a program wrote: both streams apart, as text, each within its bound and without the secrets it was given. */
 export class ContainerOutput {
   readonly #stdout: TextOutput;
   readonly #stderr: TextOutput;
-  readonly #frames: FrameParser;
 
-  constructor(limitBytes: number, onOutput: RunIo["onOutput"]) {
-    this.#stdout = new TextOutput(limitBytes, (text) => onOutput("stdout", text));
-    this.#stderr = new TextOutput(limitBytes, (text) => onOutput("stderr", text));
-    this.#frames = new FrameParser((stream, bytes) => this.#of(stream).write(bytes));
+  constructor(limitBytes: number, newMasker: () => Masker, onOutput: RunIo["onOutput"]) {
+    this.#stdout = new TextOutput(limitBytes, newMasker(), (text) => onOutput("stdout", text));
+    this.#stderr = new TextOutput(limitBytes, newMasker(), (text) => onOutput("stderr", text));
   }
 
-  /** Takes the engine's frames. @throws Error when they are none. */
-  write(chunk: Buffer): void {
-    this.#frames.write(chunk);
+  write(stream: OutputStream, bytes: Buffer): void {
+    (stream === "stdout" ? this.#stdout : this.#stderr).write(bytes);
   }
 
   /** When no more will come. */
   end(): { stdout: string; stderr: string; truncated: boolean; outputBytes: number } {
     const [stdout, stderr] = [this.#stdout.end(), this.#stderr.end()];
     return {
-      stdout: stdout.text(),
-      stderr: stderr.text(),
-      truncated: stdout.truncated || stderr.truncated,
-      outputBytes: stdout.totalBytes + stderr.totalBytes,
+      stdout: stdout.output.text(),
+      stderr: stderr.output.text(),
+      truncated: stdout.output.truncated || stderr.output.truncated,
+      outputBytes: stdout.bytes + stderr.bytes,
     };
-  }
-
-  #of(stream: OutputStream): TextOutput {
-    return stream === "stdout" ? this.#stdout : this.#stderr;
   }
 }
 
-/** Makes whole, valid characters of bytes that come cut anywhere and may be none. */
+/** Makes whole, valid characters of bytes that come cut anywhere and may be none; masks before it cuts. */
 class TextOutput {
   readonly #decoder = new StringDecoder("utf8");
+  readonly #masker: Masker;
   readonly #output: CappedOutput;
+  #bytes = 0;
 
-  constructor(limitBytes: number, onText: (text: string) => void) {
+  constructor(limitBytes: number, masker: Masker, onText: (text: string) => void) {
+    this.#masker = masker;
     this.#output = new CappedOutput(limitBytes, onText);
   }
 
   write(bytes: Buffer): void {
-    this.#put(this.#decoder.write(bytes));
+    this.#bytes += bytes.length;
+    this.#put(this.#masker.write(this.#decoder.write(bytes)));
   }
 
-  end(): CappedOutput {
-    this.#put(this.#decoder.end());
-    return this.#output;
+  end(): { readonly output: CappedOutput; readonly bytes: number } {
+    this.#put(this.#masker.write(this.#decoder.end()) + this.#masker.end());
+    return { output: this.#output, bytes: this.#bytes };
   }
 
   #put(text: string): void {

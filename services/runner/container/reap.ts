@@ -11,12 +11,11 @@ export type Marks = {
 
 const LABEL = "interlock";
 
-export function labelsOf(marks: Marks, callId: string, expiresAtMs: number): Record<string, string> {
+export function labelsOf(marks: Marks, expiresAtMs: number): Record<string, string> {
   return {
     [`${LABEL}.runner`]: marks.runnerId,
     [`${LABEL}.boot`]: marks.bootId,
     [`${LABEL}.owner`]: marks.owner,
-    [`${LABEL}.call`]: callId,
     [`${LABEL}.expires`]: String(expiresAtMs),
   };
 }

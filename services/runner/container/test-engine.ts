@@ -1,9 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { join } from "node:path";
 import Docker from "dockerode";
+import { parseEgressRules } from "../../shared/egress.ts";
 import { silentLog } from "../../shared/log.ts";
+import type { SandboxSpec, SecretSpec } from "../../shared/manifest.ts";
 import type { Backend, Limits, OutputStream, RunResult, RunSpec } from "../backend.ts";
-import { type ContainerOptions, openContainerBackend } from "../container.ts";
+import { type ContainerBackend, type ContainerOptions, openContainerBackend } from "../container.ts";
 
 /** What the tests of container sandboxes stand on: the engine and the images of this machine. */
 
@@ -21,7 +23,7 @@ export async function whyNoEngine(): Promise<string> {
 }
 
 /** A runner id of its own: tests share the engine with others. */
-export function openTestBackend(options: Partial<ContainerOptions> = {}): Promise<Backend> {
+export function openTestBackend(options: Partial<ContainerOptions> = {}): Promise<ContainerBackend> {
   const id = randomUUID();
   return openContainerBackend({
     ...{ runnerId: `test-${id}`, bootId: id, lockFile: LOCK_FILE, log: silentLog, now: Date.now },
@@ -35,6 +37,11 @@ export type Program = {
   readonly argumentsJson?: string;
   readonly limits?: Partial<Limits>;
   readonly isolationClass?: "runc" | "gvisor" | "kata";
+  readonly egress?: readonly string[];
+  readonly secrets?: readonly SecretSpec[];
+  /** Beside these, of a session's for instance. */
+  readonly sandbox?: Partial<Extract<SandboxSpec, { kind: "container" }>>;
+  readonly principal?: Partial<Pick<RunSpec, "tenant" | "agent" | "session" | "user">>;
 };
 
 export function python(code: string, more: Partial<Program> = {}): Program {
@@ -47,12 +54,29 @@ export function shell(code: string, more: Partial<Program> = {}): Program {
 
 export function specOf(program: Program): RunSpec {
   const { image, command, isolationClass } = program;
-  const limits = { wallMs: 15_000, cpuMs: 10_000, memoryBytes: 64 << 20, outputBytes: 16_384, pids: 16 };
+  const limits = {
+    wallMs: 15_000,
+    cpuMs: 10_000,
+    memoryBytes: 64 << 20,
+    outputBytes: 16_384,
+    pids: 16,
+    egressBytes: 1 << 20,
+  };
   return {
-    ...{ callId: randomUUID(), tenant: "acme", session: "s-1", tool: "test.program", egress: [] },
-    sandbox: { kind: "container", image, command: [...command], isolation_class: isolationClass ?? "runc" },
+    ...{ callId: randomUUID(), tenant: "acme", agent: "a-1", session: "s-1", user: "", tool: "test.program" },
+    impact: "low",
+    depth: 0,
+    egress: parseEgressRules(program.egress ?? []),
+    secrets: program.secrets ?? [],
+    sandbox: {
+      ...{ kind: "container", image, lifetime: "call", idle_ms: 300_000, ttl_ms: 3_600_000 },
+      ...(command.length === 0 ? {} : { command: [...command] }),
+      isolation_class: isolationClass ?? "runc",
+      ...program.sandbox,
+    },
     argumentsJson: program.argumentsJson ?? "{}",
     limits: { ...limits, ...program.limits },
+    ...program.principal,
   };
 }
 

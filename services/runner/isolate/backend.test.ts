@@ -3,25 +3,45 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { silentLog } from "../../shared/log.ts";
-import type { Backend, Limits, RunEnd, RunResult, RunSpec } from "../backend.ts";
+import type { Backend, Limits, RunResult, RunSpec } from "../backend.ts";
 import { openIsolateBackend } from "./backend.ts";
 
 /** Real worker processes, and programs that mean no good. */
 
+const WORKERS = { workers: 3, warm: 1, per_tenant: 64, require_confinement: false };
+
 let backend: Backend;
 beforeAll(async () => {
-  backend = await openIsolateBackend({ workers: { workers: 3, warm: 1 }, log: silentLog });
+  backend = await openIsolateBackend({ workers: { ...WORKERS, workers: 3 }, log: silentLog });
 });
 afterAll(() => backend[Symbol.asyncDispose]());
 
 /** A wall clock that no busy machine reaches before the CPU limit. */
-const LIMITS: Limits = { wallMs: 20_000, cpuMs: 500, memoryBytes: 32 << 20, outputBytes: 4_096, pids: 1 };
+const LIMITS: Limits = {
+  wallMs: 20_000,
+  cpuMs: 500,
+  memoryBytes: 32 << 20,
+  outputBytes: 4_096,
+  pids: 1,
+  egressBytes: 0,
+};
 
 type Change = { readonly limits?: Partial<Limits>; readonly tenant?: string; readonly args?: unknown };
 
 function specOf(code: string, { limits, tenant = "demo", args = {} }: Change = {}): RunSpec {
   return {
-    ...{ callId: "c1", tenant, session: "s1", tool: "math.compute", egress: [] },
+    ...{
+      callId: "c1",
+      tenant,
+      agent: "a1",
+      session: "s1",
+      user: "",
+      impact: "low",
+      tool: "math.compute",
+      egress: [],
+      secrets: [],
+      depth: 0,
+    },
     sandbox: { kind: "isolate", code },
     argumentsJson: JSON.stringify(args),
     limits: { ...LIMITS, ...limits },
@@ -43,8 +63,24 @@ describe("an honest program", () => {
     ["throws", "\nthrow new TypeError('no')", { exitCode: 1, error: "TypeError: no (program.js:2:7)" }],
     ["throws what is no error", "throw {a: 1}", { exitCode: 1, error: expect.stringContaining('{"a":1}') }],
     ["returns what is no JSON", "return () => 1", { exitCode: 1, error: expect.stringContaining("function") }],
-    ["returns too much", "return 'x'.repeat(5000)", { exitCode: 1, error: expect.stringContaining("Return less") }],
-    ["does not parse", "return (", { exitCode: 1, error: expect.stringContaining("SyntaxError") }],
+    [
+      "returns too much",
+      "return 'x'.repeat(5000)",
+      {
+        ...{ end: "limit", exitCode: 1, error: expect.stringContaining("Return less") },
+        limit: { name: "output_bytes", allowed: 4096, used: 5002 },
+      },
+    ],
+    [
+      "does not parse",
+      "const a = 1;\n  a ==== 2;",
+      { exitCode: 1, error: "SyntaxError: Unexpected token '=' (program.js:2:8)" },
+    ],
+    [
+      "ends too early",
+      "return [\n  1,",
+      { exitCode: 1, error: "SyntaxError: Unexpected token '}', where the program ends (program.js:2:5)" },
+    ],
   ];
   it.each(programs)("%s", async (_, code, want) => {
     const result = await run(code, { args: { a: 41 } });
@@ -92,66 +128,13 @@ describe("an honest program", () => {
 });
 
 it("reaches nothing of Node", async () => {
-  const names = ["process", "require", "module", "fetch", "Buffer", "setTimeout", "WebAssembly", "SharedArrayBuffer"];
+  const names = ["process", "require", "module", "fetch", "Buffer", "WebAssembly", "SharedArrayBuffer"];
   const { resultJson } = await run(
     `return ${JSON.stringify(names)}.filter((name) => typeof globalThis[name] !== "undefined")`,
   );
-  expect(JSON.parse(resultJson)).toEqual(
-    expect.not.arrayContaining(names.filter((name) => name !== "SharedArrayBuffer")),
-  );
+  expect(JSON.parse(resultJson)).toEqual([]);
   expect((await run("return await import('node:fs')")).exitCode).toBe(1);
   expect((await run("return this.constructor.constructor('return process')().pid")).exitCode).toBe(1);
-});
-
-describe("a hostile program", () => {
-  const ends: [what: string, code: string, wants: readonly RunEnd[]][] = [
-    ["loops", "while (true);", ["cpu"]],
-    ["waits for ever", "await new Promise(() => {})", ["timeout"]],
-    ["floods microtasks", "const f = () => Promise.resolve().then(f); await f()", ["cpu", "oom"]],
-    ["grows a Map", "const m = new Map(); for (let i = 0; ; i++) m.set(i, String(i).repeat(100))", ["oom", "cpu"]],
-    ["fills an array", "return Array(1e9).fill(0).length", ["oom", "cpu", "exited"]],
-    ["squares a number", "let n = 3n; for (;;) n *= n", ["oom", "cpu", "exited"]],
-    ["asks for a buffer of gigabytes", "new ArrayBuffer(1, { maxByteLength: 4e9 }).resize(3e9)", ["oom", "exited"]],
-    [
-      "fills a buffer that grew past V8's limit",
-      "const b = new ArrayBuffer(1, { maxByteLength: 3e8 }); b.resize(3e8); for (;;) new Uint8Array(b).fill(1)",
-      ["oom"],
-    ],
-    [
-      "fills a shared buffer that grew past V8's limit",
-      "const b = new SharedArrayBuffer(1, { maxByteLength: 3e8 }); b.grow(3e8); for (;;) new Uint8Array(b).fill(1)",
-      ["oom"],
-    ],
-    ["makes many buffers", "const a = []; for (;;) a.push(new Uint8Array(1e7).fill(1))", ["oom", "exited"]],
-    ["doubles a string", "let s = 'x'; for (;;) s += s", ["oom", "exited"]],
-    ["recurses", "const f = () => f() + 1; return f()", ["exited"]],
-    ["backtracks", "return /^(a+)+$/.test('a'.repeat(40) + '!')", ["cpu"]],
-    ["throws what loops when it is read", "throw { get message() { for (;;); } }", ["cpu", "exited"]],
-    [
-      "throws an error whose message loops",
-      "const e = new Error(); Object.defineProperty(e, 'message', { get() { for (;;); } }); throw e",
-      ["cpu"],
-    ],
-    [
-      "prepares stacks for ever",
-      "Error.prepareStackTrace = () => { for (;;); }; throw new Error('x')",
-      ["cpu", "exited"],
-    ],
-    ["throws a Proxy", "throw new Proxy({}, { get() { for (;;); } })", ["cpu", "exited"]],
-    ["rejects and loops", "Promise.reject({ get stack() { for (;;); } }); return 1", ["exited", "cpu"]],
-    ["returns a thenable that loops", "return { then() { for (;;); } }", ["cpu"]],
-    ["returns a getter that loops", "return { get a() { for (;;); } }", ["cpu"]],
-    ["nests JSON deeply", "let a = []; for (let i = 0; i < 1e6; i++) a = [a]; return a", ["exited", "oom", "cpu"]],
-  ];
-  it.each(ends)("that %s ends, and its neighbour does not notice", { timeout: 30_000 }, async (_, code, wants) => {
-    const limits = wants.includes("timeout") ? { wallMs: 1_000 } : {};
-    const neighbour = run("return 'fine'", { tenant: "neighbour" });
-    const [hostile, honest] = await Promise.all([run(code, { limits }), neighbour]);
-    expect(wants).toContain(hostile.end);
-    expect(hostile.resultJson === "" || hostile.end === "exited").toBe(true);
-    expect(honest).toMatchObject({ end: "exited", resultJson: '"fine"' });
-    expect((await run("return 1")).resultJson).toBe("1");
-  });
 });
 
 describe("a program", () => {
@@ -233,7 +216,7 @@ describe("from outside", () => {
 
   it("its workers hold nothing, and end with it", async () => {
     const before = workersOf(process.pid);
-    const own = await openIsolateBackend({ workers: { workers: 1, warm: 1 }, log: silentLog });
+    const own = await openIsolateBackend({ workers: { ...WORKERS, workers: 1 }, log: silentLog });
     await own.run(specOf("return 1"), { signal: new AbortController().signal, onOutput: () => {} });
     const mine = workersOf(process.pid).filter((pid) => !before.includes(pid));
     expect(mine.length).toBe(1);
@@ -241,7 +224,7 @@ describe("from outside", () => {
     if (process.getuid?.() === 0) expect(status).toMatch(/^Uid:\t65534\t65534/m);
     expect(status).toMatch(/^NoNewPrivs:\t1$/m);
     expect(status).toMatch(/^CapEff:\t0000000000000000$/m);
-    expect(readFileSync(`/proc/${mine[0]}/environ`, "utf8")).toBe("");
+    expect(readFileSync(`/proc/${mine[0]}/environ`, "utf8")).toMatch(/^(PWD=\/\0)?$/); // bwrap says where it is
     await own[Symbol.asyncDispose]();
     expect(workersOf(process.pid).filter((pid) => mine.includes(pid))).toEqual([]);
   });
@@ -251,7 +234,7 @@ it("workers end with a runner that is killed", async () => {
   const program = `
     import { openIsolateBackend } from ${JSON.stringify(new URL("backend.ts", import.meta.url).href)};
     const log = { info() {}, warn() {}, error() {} };
-    const backend = await openIsolateBackend({ workers: { workers: 2, warm: 1 }, log });
+    const backend = await openIsolateBackend({ workers: ${JSON.stringify({ ...WORKERS, workers: 2 })}, log });
     const limits = ${JSON.stringify({ ...LIMITS, wallMs: 600_000, cpuMs: 600_000 })};
     const spec = { ...${JSON.stringify(specOf("console.log('going'); for (;;);"))}, limits };
     await backend.run(spec, { signal: new AbortController().signal, onOutput: () => console.log("going") });`;
@@ -270,18 +253,23 @@ it("workers end with a runner that is killed", async () => {
   }
 });
 
+/** The processes below this one that hold isolates: bwrap stands between. */
 function workersOf(pid: number): number[] {
-  return childrenOf(pid).filter(isWorker);
+  return childrenOf(pid).flatMap((child) => (isWorker(child) ? [child] : workersOf(child)));
 }
 
 function childrenOf(pid: number): number[] {
-  const text = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
-  return text === "" ? [] : text.split(" ").map(Number);
+  try {
+    const text = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
+    return text === "" ? [] : text.split(" ").map(Number);
+  } catch {
+    return []; // it has ended meanwhile
+  }
 }
 
 function isWorker(pid: number): boolean {
   try {
-    return readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("--jitless");
+    return readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0")[0] === process.execPath;
   } catch {
     return false;
   }

@@ -1,40 +1,129 @@
-import { canonicalJson, type Json, JsonError, parseJson } from "../../shared/json.ts";
+import { canonicalJson, type Json } from "../../shared/json.ts";
 import type { Log } from "../../shared/log.ts";
-import type { SandboxSpec } from "../../shared/manifest.ts";
+import { MAX_CODE_BYTES, type SandboxSpec } from "../../shared/manifest.ts";
+import { MAX_DEPTH } from "../../shared/nesting.ts";
 import { RpcError } from "../../shared/rpc/errors.ts";
-import type { Backend, Capability, Enforcement, RunEnd, RunIo, RunResult, RunSpec } from "../backend.ts";
-import { CappedOutput } from "../output.ts";
-import { type Confinement, MAX_MEMORY_BYTES, planConfinement, RLIMIT_DATA_BYTES } from "./confine.ts";
+import type { Backend, Capability, RunSpec } from "../backend.ts";
+import { type Confinement, MAX_MEMORY_BYTES, planConfinement } from "./confine.ts";
 import { WorkerPool } from "./pool.ts";
-import type { Answer, FromRun, WorkerEnd, WorkerProcess } from "./worker-process.ts";
+import { IsolateRun, type Program } from "./run.ts";
 
 /** V8 isolates in worker processes: never in the runner's own. */
 
 export type IsolateOptions = {
-  readonly workers: { readonly workers: number; readonly warm: number };
+  readonly workers: {
+    /** Worker processes at most. */
+    readonly workers: number;
+    /** Of them kept ready for whoever comes. */
+    readonly warm: number;
+    /** Runs of one tenant at once, those that wait for a worker too. */
+    readonly per_tenant: number;
+    /** Refuse to run where a measure of confine.ts does not hold. */
+    readonly require_confinement: boolean;
+  };
   readonly log: Log;
 };
 
-export async function openIsolateBackend({ workers, log }: IsolateOptions): Promise<Backend> {
+/** @throws Error when the configuration demands a confinement that this machine does not allow. */
+export async function openIsolateBackend(options: IsolateOptions): Promise<Backend> {
+  const { workers, log } = options;
   let confinement: Confinement;
   try {
-    confinement = await planConfinement();
+    confinement = await planConfinement({ jit: false });
   } catch (error) {
     return unavailable(error instanceof Error ? error.message : String(error));
   }
-  const { enforced, missing } = confinement;
-  const capability: Capability = {
-    ...{ kind: "isolate", isolationClass: "process", available: true, note: "", images: [], enforced, missing },
-  };
-  const pool = new WorkerPool({ confinement, ...workers, log });
-  const enforcement: Enforcement = { kind: "isolate", isolationClass: "process", enforced, missing };
-  return {
-    kind: "isolate",
-    describe: async () => [capability],
-    check,
-    run: (spec, io) => new IsolateRun(pool, enforcement, spec, io).run(),
-    [Symbol.asyncDispose]: () => pool[Symbol.asyncDispose](),
-  };
+  if (workers.require_confinement) demandAll(confinement);
+  else if (confinement.missing.length > 0) log.warn({ missing: confinement.missing }, "isolates.confinement");
+  return new IsolateBackend(options, confinement);
+}
+
+class IsolateBackend implements Backend {
+  readonly kind = "isolate";
+  readonly #options: IsolateOptions;
+  readonly #usual: Place;
+  /** For the programs that may have machine code made: few, so their first starts it. */
+  #compiling: Promise<Place> | undefined;
+  readonly #byTenant = new Map<string, number>();
+
+  constructor(options: IsolateOptions, confinement: Confinement) {
+    this.#options = options;
+    this.#usual = { confinement, pool: new WorkerPool({ confinement, ...options.workers, log: options.log }) };
+  }
+
+  async describe(): Promise<readonly Capability[]> {
+    const { enforced, missing } = this.#usual.confinement;
+    return [{ kind: "isolate", isolationClass: "process", available: true, note: "", images: [], enforced, missing }];
+  }
+
+  check(spec: RunSpec): void {
+    const sandbox = isolateOf(spec.sandbox);
+    const { tool, limits, depth } = spec;
+    if (limits.memoryBytes > MAX_MEMORY_BYTES) {
+      const message = `${tool} may use ${limits.memoryBytes} bytes of memory; an isolate is held to at most ${MAX_MEMORY_BYTES}. Lower limits.memory_bytes in its manifest.`;
+      throw unenforceable("LIMIT_UNENFORCEABLE", "limits.memory_bytes", message);
+    }
+    const needed = MAX_DEPTH + 2;
+    if ((sandbox.calls ?? []).length > 0 && depth < MAX_DEPTH && this.#options.workers.workers < needed) {
+      const message = `${tool} may call tools, for which runner.isolates.workers must be at least ${needed}: what waits for another must leave it a place.`;
+      throw unenforceable("LIMIT_UNENFORCEABLE", "runner.isolates.workers", message);
+    }
+  }
+
+  async run(spec: RunSpec, io: Parameters<Backend["run"]>[1]): ReturnType<Backend["run"]> {
+    const program = programOf(spec);
+    const leave = this.#enter(spec.tenant);
+    try {
+      const { pool, confinement } = isolateOf(spec.sandbox).jit === true ? await this.#placeToCompile() : this.#usual;
+      return await new IsolateRun({ pool, confinement, spec, io, program }).run();
+    } finally {
+      leave();
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const places = [this.#usual, await this.#compiling?.catch(() => undefined)];
+    await Promise.all(places.map((place) => place?.pool[Symbol.asyncDispose]()));
+  }
+
+  #enter(tenant: string): () => void {
+    const count = this.#byTenant.get(tenant) ?? 0;
+    const { per_tenant: most } = this.#options.workers;
+    if (count >= most) {
+      const message = `Tenant ${tenant} has its ${most} isolate runs at once under way; send the call again shortly.`;
+      throw new RpcError({ code: "RESOURCE_EXHAUSTED", reason: "TENANT_BUSY", message, retryAfterMs: 100 });
+    }
+    this.#byTenant.set(tenant, count + 1);
+    return () => {
+      const left = (this.#byTenant.get(tenant) ?? 1) - 1;
+      if (left > 0) this.#byTenant.set(tenant, left);
+      else this.#byTenant.delete(tenant);
+    };
+  }
+
+  #placeToCompile(): Promise<Place> {
+    this.#compiling ??= this.#openToCompile().catch((error: unknown) => {
+      this.#compiling = undefined;
+      throw unenforceable("SANDBOX_UNAVAILABLE", "sandbox.jit", `A worker with jit does not start here: ${error}`);
+    });
+    return this.#compiling;
+  }
+
+  async #openToCompile(): Promise<Place> {
+    const { workers, log } = this.#options;
+    const confinement = await planConfinement({ jit: true });
+    if (workers.require_confinement) demandAll(confinement);
+    return { confinement, pool: new WorkerPool({ confinement, ...workers, warm: 0, log }) };
+  }
+}
+
+type Place = { readonly confinement: Confinement; readonly pool: WorkerPool };
+
+function demandAll({ missing }: Confinement): void {
+  if (missing.length === 0) return;
+  throw new Error(
+    `runner.isolates.require_confinement is set, and these do not hold here: ${missing.join(", ")}. interlock doctor says more.`,
+  );
 }
 
 function unavailable(why: string): Backend {
@@ -52,17 +141,6 @@ function unavailable(why: string): Backend {
   };
 }
 
-function check({ tool, sandbox, limits }: RunSpec): void {
-  isolateOf(sandbox);
-  if (limits.memoryBytes <= MAX_MEMORY_BYTES) return;
-  throw new RpcError({
-    code: "FAILED_PRECONDITION",
-    reason: "LIMIT_UNENFORCEABLE",
-    field: "limits.memory_bytes",
-    message: `${tool} may use ${limits.memoryBytes} bytes of memory; an isolate is held to at most ${MAX_MEMORY_BYTES}. Lower limits.memory_bytes in its manifest.`,
-  });
-}
-
 type Isolate = Extract<SandboxSpec, { kind: "isolate" }>;
 
 function isolateOf(sandbox: SandboxSpec): Isolate {
@@ -72,228 +150,24 @@ function isolateOf(sandbox: SandboxSpec): Isolate {
 }
 
 /** The program, and the JSON it sees as `input`: all arguments, or, where one of them is the program, the one called input. */
-function programOf(spec: RunSpec): { readonly code: string; readonly input: string } {
+function programOf(spec: RunSpec): Program {
   const { code, code_argument: name } = isolateOf(spec.sandbox);
   if (code !== undefined) return { code, input: spec.argumentsJson };
   const args = JSON.parse(spec.argumentsJson) as { readonly [key: string]: Json };
   const given = name === undefined || !Object.hasOwn(args, name) ? undefined : args[name];
-  if (typeof given !== "string") {
-    const message = `Send the program as text in the argument ${name}.`;
-    throw new RpcError({
-      code: "INVALID_ARGUMENT",
-      reason: "ARGUMENTS_INVALID",
-      field: `arguments_json.${name}`,
-      message,
-    });
+  const problem =
+    typeof given !== "string"
+      ? `Send the program as text in the argument ${name}.`
+      : Buffer.byteLength(given) > MAX_CODE_BYTES
+        ? `Send a shorter program: it is ${Buffer.byteLength(given)} bytes, at most ${MAX_CODE_BYTES} are allowed.`
+        : undefined;
+  if (typeof given !== "string" || problem !== undefined) {
+    const field = `arguments_json.${name}`;
+    throw new RpcError({ code: "INVALID_ARGUMENT", reason: "ARGUMENTS_INVALID", field, message: problem ?? "" });
   }
   return { code: given, input: canonicalJson(args["input"] ?? null) };
 }
 
-/** How often a running program's CPU time and memory are looked at. */
-const WATCH_MS = 20;
-/** Linux tells CPU time in steps of this. */
-const CPU_STEP_MS = 10;
-/**
- * V8 holds its own heap to the limit, but not what is outside it: resizable and shared buffers, large integers. A
- * process that grows by more than the limit and this, for V8's young generation and the stack, is ended.
- */
-const OUTSIDE_HEAP_BYTES = 48 << 20;
-let lastRun = 0;
-
-/** One run on one worker, from its wait for one to its result. */
-class IsolateRun {
-  readonly #pool: WorkerPool;
-  readonly #enforcement: Enforcement;
-  readonly #spec: RunSpec;
-  readonly #io: RunIo;
-  readonly #output: { readonly stdout: CappedOutput; readonly stderr: CappedOutput };
-  readonly #run = ++lastRun;
-  readonly #startedMs = performance.now();
-  #before = { cpuMs: 0, bytes: 0 };
-  #peakBytes = 0;
-  #cpuMs = 0;
-
-  constructor(pool: WorkerPool, enforcement: Enforcement, spec: RunSpec, io: RunIo) {
-    this.#pool = pool;
-    this.#enforcement = enforcement;
-    this.#spec = spec;
-    this.#io = io;
-    const capped = (stream: "stdout" | "stderr") =>
-      new CappedOutput(spec.limits.outputBytes, (text) => io.onOutput(stream, text));
-    this.#output = { stdout: capped("stdout"), stderr: capped("stderr") };
-  }
-
-  async run(): Promise<RunResult> {
-    const { wallMs } = this.#spec.limits;
-    const program = programOf(this.#spec);
-    const overtime = new AbortController();
-    const clock = setTimeout(() => overtime.abort(), wallMs);
-    const stop = AbortSignal.any([overtime.signal, this.#io.signal]);
-    const endNow = (): "killed" | "timeout" => (this.#io.signal.aborted ? "killed" : "timeout");
-    try {
-      const worker = await this.#pool.acquire(this.#spec.tenant, stop).catch(() => undefined);
-      if (worker === undefined) return this.#neverBegan(stop.aborted ? endNow() : "lost");
-      return await this.#runOn(worker, program, stop, endNow);
-    } finally {
-      clearTimeout(clock);
-    }
-  }
-
-  async #runOn(
-    worker: WorkerProcess,
-    program: { code: string; input: string },
-    stop: AbortSignal,
-    endNow: () => "killed" | "timeout",
-  ): Promise<RunResult> {
-    const { limits } = this.#spec;
-    const answer = Promise.withResolvers<Answer>();
-    let killedAs: RunEnd | undefined;
-    const kill = (end: RunEnd): void => {
-      killedAs ??= end;
-      worker.kill(`its program was ended: ${end}`);
-    };
-    const onStop = (): void => kill(endNow());
-    stop.addEventListener("abort", onStop, { once: true });
-    this.#before = { cpuMs: worker.cpuMs() ?? 0, bytes: worker.residentBytes() ?? 0 };
-    const watch = setInterval(() => {
-      this.#look(worker);
-      if (this.#cpuMs > limits.cpuMs) kill("cpu");
-      else if (this.#peakBytes > limits.memoryBytes + OUTSIDE_HEAP_BYTES) kill("oom");
-    }, WATCH_MS);
-    const ready = worker.send(
-      {
-        kind: "run",
-        run: this.#run,
-        ...program,
-        memoryMb: Math.max(8, Math.floor(limits.memoryBytes / 2 ** 20)),
-        outputBytes: limits.outputBytes,
-      },
-      (message) => {
-        if (message.kind === "output") this.#print(message);
-        else answer.resolve(message);
-      },
-    );
-    try {
-      const first = await Promise.race([answer.promise, worker.ended]);
-      if ("why" in first) return this.#afterDeath(first, killedAs);
-      return this.#afterAnswer(first, worker);
-    } finally {
-      clearInterval(watch);
-      stop.removeEventListener("abort", onStop);
-      // A worker that makes no new isolate, or cannot, is not given back; nobody waits for it here.
-      const back = setTimeout(() => worker.kill("it did not become ready again"), READY_AGAIN_MS);
-      void Promise.race([ready, worker.ended]).then(() => {
-        clearTimeout(back);
-        this.#pool.release(worker);
-      });
-    }
-  }
-
-  #look(worker: WorkerProcess): void {
-    this.#cpuMs = Math.max(this.#cpuMs, (worker.cpuMs() ?? 0) - this.#before.cpuMs);
-    this.#peakBytes = Math.max(this.#peakBytes, (worker.residentBytes() ?? 0) - this.#before.bytes);
-  }
-
-  #print(message: Extract<FromRun, { kind: "output" }>): void {
-    const output = this.#output[message.stream];
-    if (message.dropped > 0) output.skip(message.dropped);
-    output.write(Buffer.from(message.text));
-  }
-
-  /** What the worker says is checked as if the program had said it: perhaps it has. */
-  #afterAnswer(message: Answer, worker: WorkerProcess): RunResult {
-    const { limits } = this.#spec;
-    // The worker knows to the microsecond, and is believed as far as the operating system bears it out.
-    const seenMs = this.#cpuMs;
-    this.#look(worker);
-    this.#cpuMs = Math.max(seenMs, Math.min(message.cpuMs, this.#cpuMs + CPU_STEP_MS));
-    this.#peakBytes = Math.max(this.#peakBytes, Math.min(message.memoryBytes, RLIMIT_DATA_BYTES));
-    switch (message.kind) {
-      case "oom":
-        return this.#result("oom", "", oomText(limits.memoryBytes));
-      case "threw":
-        return this.#result("exited", "", message.error.slice(0, MAX_ERROR_CHARS));
-      case "returned": {
-        const problem = problemOf(message.json, limits.outputBytes);
-        return problem === undefined ? this.#result("exited", message.json, "") : this.#result("exited", "", problem);
-      }
-    }
-  }
-
-  #afterDeath({ signal, why }: WorkerEnd, killedAs: RunEnd | undefined): RunResult {
-    const { wallMs, cpuMs, memoryBytes } = this.#spec.limits;
-    switch (killedAs) {
-      case "timeout":
-      case "killed":
-        return this.#result(killedAs, "", timeoutText(killedAs, wallMs));
-      case "cpu":
-        return this.#result("cpu", "", `It used its ${cpuMs} ms of CPU time.`);
-      case "oom":
-        return this.#result("oom", "", oomText(memoryBytes));
-      case "lost":
-      case "exited":
-      case undefined:
-        break;
-    }
-    // V8 and the allocator abort the process where memory ends: SIGABRT, SIGTRAP, or SIGSEGV past RLIMIT_DATA.
-    const memory = signal === "SIGABRT" || signal === "SIGTRAP" || signal === "SIGILL" || signal === "SIGSEGV";
-    if (memory) return this.#result("oom", "", oomText(memoryBytes));
-    return this.#result("lost", "", `Its worker process was lost: ${why}.`);
-  }
-
-  #neverBegan(end: "timeout" | "killed" | "lost"): RunResult {
-    const { wallMs } = this.#spec.limits;
-    const texts = {
-      timeout: `It did not begin: no worker was free within ${wallMs} ms. Send it again, or raise runner.isolates.workers.`,
-      killed: "It was ended from outside before it began.",
-      lost: "It did not begin: the runner stops. Send it again.",
-    };
-    return this.#result(end, "", texts[end]);
-  }
-
-  #result(end: RunEnd, resultJson: string, error: string): RunResult {
-    const { stdout, stderr } = this.#output;
-    return {
-      end,
-      exitCode: end === "exited" && error === "" ? 0 : 1,
-      resultJson,
-      stdout: stdout.text(),
-      stderr: stderr.text(),
-      truncated: stdout.truncated || stderr.truncated,
-      error,
-      usage: {
-        wallMs: performance.now() - this.#startedMs,
-        cpuMs: this.#cpuMs,
-        peakMemoryBytes: this.#peakBytes,
-        outputBytes: stdout.totalBytes + stderr.totalBytes + Buffer.byteLength(resultJson),
-      },
-      enforcement: this.#enforcement,
-    };
-  }
-}
-
-const MAX_ERROR_CHARS = 4096;
-/** A worker makes its next isolate in a few milliseconds. */
-const READY_AGAIN_MS = 2_000;
-
-function problemOf(json: string, outputBytes: number): string | undefined {
-  if (json === "") return undefined;
-  const bytes = Buffer.byteLength(json);
-  if (bytes > outputBytes) return `The result is ${bytes} bytes; ${outputBytes} are allowed. Return less.`;
-  try {
-    parseJson(json);
-    return undefined;
-  } catch (error) {
-    if (!(error instanceof JsonError)) throw error;
-    const at = error.path === "" ? "" : ` at ${error.path}`;
-    return `The result is no JSON that can be passed on${at}: ${error.message}`;
-  }
-}
-
-function timeoutText(end: RunEnd, wallMs: number): string {
-  return end === "killed" ? "It was ended from outside." : `It did not end within ${wallMs} ms.`;
-}
-
-function oomText(memoryBytes: number): string {
-  return `It used more than its ${Math.round(memoryBytes / 2 ** 20)} MiB of memory.`;
+function unenforceable(reason: string, field: string, message: string): RpcError {
+  return new RpcError({ code: "FAILED_PRECONDITION", reason, field, message });
 }

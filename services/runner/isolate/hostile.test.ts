@@ -11,6 +11,8 @@ vi.mock("./confine.ts", async (importOriginal) => ({
   planConfinement: vi.fn(),
 }));
 
+const WORKERS = { workers: 1, warm: 1, per_tenant: 64, require_confinement: false };
+
 let backend: Backend | undefined;
 afterEach(() => backend?.[Symbol.asyncDispose]());
 
@@ -27,16 +29,31 @@ async function openWith(whenRun: string): Promise<Backend> {
     const onRun = (run) => { ${whenRun} };
     process.stdin.on("data", (bytes) => onRun(JSON.parse(bytes.subarray(4)).run));
     ready();`;
-  const confinement: Confinement = { argv: [process.execPath, "--eval", script], enforced: ["x"], missing: ["y"] };
+  const confinement: Confinement = {
+    ...{ argv: [process.execPath, "--eval", script], filter: undefined, dataBytes: 448 << 20 },
+    ...{ enforced: ["x"], missing: ["y"] },
+  };
   vi.mocked(planConfinement).mockResolvedValue(confinement);
-  backend = await openIsolateBackend({ workers: { workers: 1, warm: 0 }, log: silentLog });
+  backend = await openIsolateBackend({ workers: { ...WORKERS, warm: 0 }, log: silentLog });
   return backend;
 }
 
 const SPEC: RunSpec = {
-  ...{ callId: "c1", tenant: "demo", session: "s1", tool: "test.tool", egress: [], argumentsJson: "{}" },
+  ...{
+    callId: "c1",
+    tenant: "demo",
+    agent: "a1",
+    session: "s1",
+    user: "",
+    impact: "low",
+    tool: "test.tool",
+    egress: [],
+    secrets: [],
+    depth: 0,
+    argumentsJson: "{}",
+  },
   sandbox: { kind: "isolate", code: "" },
-  limits: { wallMs: 5_000, cpuMs: 2_000, memoryBytes: 64 << 20, outputBytes: 100, pids: 1 },
+  limits: { wallMs: 5_000, cpuMs: 2_000, memoryBytes: 64 << 20, outputBytes: 100, pids: 1, egressBytes: 0 },
 };
 
 async function runOn(whenRun: string): Promise<RunResult> {
@@ -72,11 +89,26 @@ describe("a worker that was taken over", () => {
     ["a key that is there twice", '{"a":1,"a":2}', /same key twice/],
     ["a key that reaches prototypes", '{"__proto__":1}', /__proto__/],
     ["a number that no double holds", "12345678901234567890", /cannot be held exactly/],
-    ["more than is allowed", `"${"x".repeat(99)}"`, /is 101 bytes; 100 are allowed/],
   ];
   it.each(results)("and returns %s is not believed", async (_, json, says) => {
     const result = await runOn(`${answer(json)} ready();`);
     expect(result).toMatchObject({ end: "exited", exitCode: 1, resultJson: "", error: expect.stringMatching(says) });
+  });
+
+  it("and returns more than is allowed has passed its limit", async () => {
+    const result = await runOn(`${answer(`"${"x".repeat(99)}"`)} ready();`);
+    const limit = { name: "output_bytes", allowed: 100, used: 101 };
+    expect(result).toMatchObject({ end: "limit", resultJson: "", limit });
+  });
+
+  it("and asks more often than it may gets no answer", async () => {
+    const opened = await openWith(
+      'for (let id = 1; id <= 70; id++) say({ kind: "ask", run, id, what: "tool", name: "x.y", json: "{}" }); say({ kind: "returned", ...used(run), json: "1" }); ready();',
+    );
+    let asked = 0;
+    const onCall = async () => ({ kind: "value", json: `${++asked}` }) as const;
+    await opened.run(SPEC, { signal: new AbortController().signal, onOutput: () => {}, onCall });
+    expect(asked).toBeLessThanOrEqual(64);
   });
 
   it("and tells of more than it used, or of an error without end, is believed within bounds", async () => {
@@ -117,7 +149,7 @@ it("a call that waits while the runner stops has not begun", async () => {
 
 it("where workers cannot run, says so and how to mend it, and runs nothing", async () => {
   vi.mocked(planConfinement).mockRejectedValue(new Error("Cannot find module 'isolated-vm'"));
-  backend = await openIsolateBackend({ workers: { workers: 1, warm: 1 }, log: silentLog });
+  backend = await openIsolateBackend({ workers: { ...WORKERS, warm: 1 }, log: silentLog });
   const [found, ...others] = await backend.describe();
   expect(others).toEqual([]);
   expect(found).toMatchObject({ kind: "isolate", available: false, enforced: [], missing: [] });

@@ -1,14 +1,21 @@
 import { z } from "zod";
 
 /** To a worker process. It trusts the runner. */
-export type ToWorker = {
-  readonly kind: "run";
-  readonly run: number;
-  readonly code: string;
-  readonly input: string;
-  readonly memoryMb: number;
-  readonly outputBytes: number;
-};
+export type ToWorker =
+  | {
+      readonly kind: "run";
+      readonly run: number;
+      readonly code: string;
+      readonly input: string;
+      readonly memoryMb: number;
+      readonly outputBytes: number;
+      /** Bindings that leave the isolate: t for tools, f for fetch. */
+      readonly grants: string;
+      /** How often it may use one that does. */
+      readonly asks: number;
+    }
+  /** The answer to what a program asked, as JSON of {ok: true, value} or {ok: false, error}. */
+  | { readonly kind: "reply"; readonly run: number; readonly id: number; readonly json: string };
 
 const run = z.int().nonnegative();
 const amount = z.number().nonnegative().max(Number.MAX_SAFE_INTEGER);
@@ -26,9 +33,25 @@ const fromWorker = z.discriminatedUnion("kind", [
     dropped: amount,
     text: z.string(),
   }),
+  /** The program calls a tool, or fetches, and waits for a reply. */
+  z.strictObject({
+    kind: z.literal("ask"),
+    run,
+    id: z.int().positive(),
+    what: z.enum(["tool", "fetch"]),
+    name: z.string().max(8192),
+    json: z.string(),
+  }),
   z.strictObject({ kind: z.literal("returned"), ...used, json: z.string() }),
   z.strictObject({ kind: z.literal("threw"), ...used, error: z.string() }),
   z.strictObject({ kind: z.literal("oom"), ...used }),
+  /** A limit that the worker keeps is passed: it has no more to say, and is to be ended. */
+  z.strictObject({
+    kind: z.literal("limit"),
+    ...used,
+    limit: z.enum(["output_bytes", "tool_calls", "binding_calls"]),
+    amount,
+  }),
 ]);
 
 export type FromWorker = z.output<typeof fromWorker>;

@@ -8,7 +8,7 @@ import type { WorkerProcess } from "./worker-process.ts";
 
 let confinement: Confinement;
 beforeAll(async () => {
-  confinement = await planConfinement();
+  confinement = await planConfinement({ jit: false });
 });
 
 const opened: WorkerPool[] = [];
@@ -28,7 +28,16 @@ let last = 0;
 /** One program, and then the worker is given back. */
 async function use(pool: WorkerPool, tenant: string): Promise<WorkerProcess> {
   const worker = await pool.acquire(tenant, never);
-  const run = { kind: "run", run: ++last, code: "", input: "{}", memoryMb: 8, outputBytes: 10 } as const;
+  const run = {
+    kind: "run",
+    run: ++last,
+    code: "",
+    input: "{}",
+    memoryMb: 8,
+    outputBytes: 10,
+    grants: "",
+    asks: 0,
+  } as const;
   await worker.send(run, () => {});
   pool.release(worker);
   return worker;
@@ -134,7 +143,11 @@ describe("workers that cannot start", () => {
   const errors: unknown[] = [];
   beforeAll(() => {
     const log = { ...silentLog, error: (fields: unknown) => void errors.push(fields) } as typeof silentLog;
-    const broken = { ...confinement, argv: [process.execPath, "--eval", "process.exit(7)"] } as const;
+    const broken = {
+      ...confinement,
+      argv: [process.execPath, "--eval", "process.exit(7)"],
+      filter: undefined,
+    } as const;
     failing = new WorkerPool({ confinement: broken, workers: 4, warm: 1, log });
   });
   afterAll(() => failing[Symbol.asyncDispose]());

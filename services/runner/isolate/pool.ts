@@ -17,18 +17,23 @@ const MAX_RUNS = 200;
 const MAX_RESIDENT_BYTES = 96 << 20;
 /** A worker is ready within 0.1 s on an idle machine. */
 const START_MS = 20_000;
-/** One that cannot start is not started again in a tight loop. */
 type Waiter = {
   readonly tenant: string;
+  readonly leaves: number;
   readonly take: (worker: WorkerProcess) => void;
   readonly refuse: (why: unknown) => void;
 };
 
-/** Worker processes, each for one tenant and for one program at a time. First come, first served. */
+/**
+ * Worker processes, each for one tenant and for one program at a time. First come, first served, but for programs that
+ * may wait for others: they never take the last places, so that what they wait for finds one.
+ */
 export class WorkerPool implements AsyncDisposable {
   readonly #options: PoolOptions;
   readonly #all = new Set<WorkerProcess>();
   readonly #idle = new Set<WorkerProcess>();
+  /** Held by programs that may wait for others. */
+  readonly #patient = new Set<WorkerProcess>();
   #waiters: Waiter[] = [];
   #closed = false;
 
@@ -37,8 +42,12 @@ export class WorkerPool implements AsyncDisposable {
     this.#refill();
   }
 
-  /** A worker that has run nothing but this tenant's programs. Rejects when the signal aborts or the pool closes first. */
-  acquire(tenant: string, signal: AbortSignal): Promise<WorkerProcess> {
+  /**
+   * A worker that has run nothing but this tenant's programs. Rejects when the signal aborts or the pool closes first.
+   * `leaves`: the places that programs which may wait for others must leave free of their kind; 0 for one that cannot
+   * wait.
+   */
+  acquire(tenant: string, signal: AbortSignal, leaves = 0): Promise<WorkerProcess> {
     return new Promise((resolve, reject) => {
       const giveUp = (): void => {
         this.#waiters = this.#waiters.filter((each) => each !== waiter);
@@ -47,6 +56,7 @@ export class WorkerPool implements AsyncDisposable {
       const settled = (): void => signal.removeEventListener("abort", giveUp);
       const waiter: Waiter = {
         tenant,
+        leaves,
         take: (worker) => {
           settled();
           resolve(worker);
@@ -66,6 +76,7 @@ export class WorkerPool implements AsyncDisposable {
 
   /** Gives a worker back: to be used again where it is fit for it. */
   release(worker: WorkerProcess): void {
+    this.#patient.delete(worker);
     const worn = worker.runs >= MAX_RUNS || (worker.residentBytes() ?? 0) > MAX_RESIDENT_BYTES;
     if (worn) worker.kill("it has run its share of programs");
     else if (worker.isReady && !this.#closed) this.#idle.add(worker);
@@ -83,16 +94,21 @@ export class WorkerPool implements AsyncDisposable {
 
   #serve(): void {
     while (!this.#closed) {
-      const waiter = this.#waiters[0];
+      const waiter = this.#waiters.find((each) => this.#mayBegin(each));
       if (waiter === undefined) break;
       const worker = this.#find(waiter.tenant);
       if (worker === undefined) break;
-      this.#waiters.shift();
+      this.#waiters.splice(this.#waiters.indexOf(waiter), 1);
       this.#idle.delete(worker);
+      if (waiter.leaves > 0) this.#patient.add(worker);
       worker.tenant = waiter.tenant;
       waiter.take(worker);
     }
     this.#refill();
+  }
+
+  #mayBegin({ leaves }: Waiter): boolean {
+    return leaves === 0 || this.#patient.size < this.#options.workers - leaves;
   }
 
   #find(tenant: string): WorkerProcess | undefined {
@@ -110,9 +126,10 @@ export class WorkerPool implements AsyncDisposable {
   /** Where all places are taken, others' workers that rest make room: for each who waits one, and no more. */
   #makeRoom(): void {
     if (this.#all.size < this.#options.workers) return;
+    const waiting = this.#waiters.filter((waiter) => this.#mayBegin(waiter)).length;
     let coming = [...this.#all].filter((worker) => worker.tenant === undefined || !worker.isAlive).length;
     for (const worker of this.#idle) {
-      if (coming >= this.#waiters.length) return;
+      if (coming >= waiting) return;
       if (!worker.isAlive) continue;
       coming++;
       this.#idle.delete(worker);
@@ -124,7 +141,8 @@ export class WorkerPool implements AsyncDisposable {
   #refill(): void {
     if (this.#closed) return;
     const fresh = [...this.#all].filter((worker) => worker.tenant === undefined && worker.isAlive).length;
-    const wanted = this.#waiters.length + this.#options.warm - fresh;
+    const waiting = this.#waiters.filter((waiter) => this.#mayBegin(waiter)).length;
+    const wanted = waiting + this.#options.warm - fresh;
     for (let i = 0; i < wanted && this.#all.size < this.#options.workers; i++) this.#spawn();
   }
 
@@ -143,6 +161,7 @@ export class WorkerPool implements AsyncDisposable {
     void worker.ended.then(({ why }) => {
       this.#all.delete(worker);
       this.#idle.delete(worker);
+      this.#patient.delete(worker);
       if (worker.runs > 0 || this.#closed) this.#serve();
       else {
         this.#options.log.error({ why }, "isolate.worker.failed");
@@ -152,4 +171,5 @@ export class WorkerPool implements AsyncDisposable {
   }
 }
 
+/** One that cannot start is not started again in a tight loop. */
 const RESPAWN_MS = 500;

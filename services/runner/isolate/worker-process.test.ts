@@ -24,14 +24,18 @@ afterEach(async () => {
   }
 });
 
+/** Nothing stands around it. */
+function confined(argv: Confinement["argv"]): Confinement {
+  return { argv, filter: undefined, dataBytes: 0, enforced: [], missing: [] };
+}
+
 function open(script: string): WorkerProcess {
-  const confinement: Confinement = { argv: [process.execPath, "--eval", PRELUDE + script], enforced: [], missing: [] };
-  const worker = new WorkerProcess(confinement);
+  const worker = new WorkerProcess(confined([process.execPath, "--eval", PRELUDE + script]));
   opened.push(worker);
   return worker;
 }
 
-const RUN = { kind: "run", run: 1, code: "", input: "{}", memoryMb: 8, outputBytes: 100 } as const;
+const RUN = { kind: "run", run: 1, code: "", input: "{}", memoryMb: 8, outputBytes: 100, grants: "", asks: 0 } as const;
 
 /** Runs a program on it, and says how the worker ended and what was heard before. */
 async function runOn(script: string): Promise<{ heard: FromRun[]; why: string; signal: string | null }> {
@@ -106,7 +110,7 @@ describe("says how it ended:", () => {
   });
 
   it("it cannot be started", async () => {
-    const worker = new WorkerProcess({ argv: ["/nowhere/node"], enforced: [], missing: [] });
+    const worker = new WorkerProcess(confined(["/nowhere/node"]));
     await expect(worker.ready()).rejects.toThrow(/could not be started/);
     expect([worker.isAlive, worker.isReady]).toEqual([false, false]);
   });

@@ -1,7 +1,7 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
-import type { Confinement } from "./confine.ts";
+import { type Confinement, startConfined } from "./confine.ts";
 import { FrameReader, toFrame } from "./frames.ts";
 import { type FromWorker, parseFromWorker, type ToWorker } from "./messages.ts";
 
@@ -11,13 +11,23 @@ const MAX_WHY_CHARS = 512;
 /** Linux counts CPU time for /proc in hundredths of a second, whatever the kernel's own tick. */
 const TICKS_PER_MS = 1 / 10;
 
+/** bwrap says by its exit code which signal ended what it ran. */
+const SIGNALS: Readonly<Record<number, string>> = {
+  132: "SIGILL",
+  133: "SIGTRAP",
+  134: "SIGABRT",
+  135: "SIGBUS",
+  137: "SIGKILL",
+  139: "SIGSEGV",
+};
+
 /** How a worker process ended. */
 export type WorkerEnd = { readonly signal: string | null; readonly why: string };
 
 /** What a worker says while it runs a program. */
 export type FromRun = Exclude<FromWorker, { kind: "ready" }>;
 /** The last of it. */
-export type Answer = Exclude<FromRun, { kind: "output" }>;
+export type Answer = Exclude<FromRun, { kind: "output" | "ask" }>;
 
 /**
  * One worker process as the runner sees it: something that may have been taken over by the program it ran. What it says
@@ -30,6 +40,8 @@ export class WorkerProcess {
   readonly #ready = Promise.withResolvers<void>();
   readonly #ended: Promise<WorkerEnd>;
   #why = "";
+  /** The process that holds the isolates: bwrap stands before it. Known once it is ready. */
+  #inner: number | undefined;
   /** What it may say next. */
   #turn: "ready" | "answer" | "nothing" = "ready";
   #run:
@@ -39,8 +51,8 @@ export class WorkerProcess {
   tenant: string | undefined;
   runs = 0;
 
-  constructor({ argv: [command, ...args] }: Confinement) {
-    this.#child = spawn(command, args, { env: {}, cwd: "/", stdio: ["pipe", "pipe", "ignore"] });
+  constructor({ argv, filter }: Confinement) {
+    this.#child = startConfined(argv, filter, "ignore");
     this.#ready.promise.catch(() => {}); // who waits is told; a spare worker that never starts is not waited for
     this.#child.on("error", (error) => this.kill(`it could not be started: ${error.message}`));
     this.#child.stdin?.on("error", () => {}); // a worker that has died reads nothing; its end says so
@@ -74,13 +86,18 @@ export class WorkerProcess {
   }
 
   /** Runs one program: `onMessage` hears its output and its one answer. Resolves once it is ready for another. */
-  send(message: ToWorker, onMessage: (message: FromRun) => void): Promise<void> {
+  send(message: Extract<ToWorker, { kind: "run" }>, onMessage: (message: FromRun) => void): Promise<void> {
     const ready = Promise.withResolvers<void>();
     this.#run = { id: message.run, onMessage, onReady: ready.resolve };
     this.#turn = "answer";
     this.runs++;
     this.#child.stdin?.write(toFrame(message));
     return ready.promise;
+  }
+
+  /** The answer to what its program asked. */
+  reply(run: number, id: number, json: string): void {
+    if (this.#run?.id === run && this.isAlive) this.#child.stdin?.write(toFrame({ kind: "reply", run, id, json }));
   }
 
   /** SIGKILL: the only thing that ends every program. */
@@ -105,7 +122,7 @@ export class WorkerProcess {
 
   #proc(file: string): string | undefined {
     try {
-      return readFileSync(`/proc/${this.#child.pid}/${file}`, "utf8");
+      return readFileSync(`/proc/${this.#inner}/${file}`, "utf8");
     } catch {
       return undefined;
     }
@@ -126,6 +143,7 @@ export class WorkerProcess {
     if (message.kind === "ready") {
       if (this.#turn !== "ready") throw new Error("ready out of turn");
       this.#turn = "nothing";
+      this.#inner ??= innermost(this.#child.pid);
       this.#ready.resolve();
       this.#run?.onReady();
       this.#run = undefined;
@@ -133,14 +151,25 @@ export class WorkerProcess {
     }
     if (this.#turn !== "answer") throw new Error(`${message.kind} out of turn`);
     if (message.run !== this.#run?.id) throw new Error(`${message.kind} of a run that is not its own`);
-    if (message.kind !== "output") this.#turn = "ready";
+    if (message.kind !== "output" && message.kind !== "ask") this.#turn = "ready";
     this.#run.onMessage(message);
   }
 
-  #end(signal: string | null): WorkerEnd {
+  #end(byKernel: string | null): WorkerEnd {
+    const signal = byKernel ?? SIGNALS[this.#child.exitCode ?? 0] ?? null;
     const why = this.#why === "" ? `it ended by itself (${signal ?? `exit code ${this.#child.exitCode}`})` : this.#why;
     this.#why = why;
     this.#ready.reject(new Error(`an isolate worker did not start: ${why}`));
     return { signal, why };
+  }
+}
+
+/** The process at the end of the line of only children that begins with this one. */
+function innermost(pid: number | undefined): number | undefined {
+  try {
+    const [child] = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" ");
+    return child === undefined || child === "" ? pid : innermost(Number(child));
+  } catch {
+    return pid; // it has ended, or this kernel does not say
   }
 }

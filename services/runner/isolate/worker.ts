@@ -1,7 +1,8 @@
 import type ivm from "isolated-vm";
+import { MAX_BINDING_CALLS, OPERATIONS } from "./bindings.ts";
 import { FrameReader, toFrame } from "./frames.ts";
-import { GUEST } from "./guest.ts";
 import type { FromWorker, ToWorker } from "./messages.ts";
+import { Printed } from "./printed.ts";
 
 /**
  * The program of a worker process: one isolate after another, each for one run. It has two pipes and nothing else:
@@ -9,91 +10,209 @@ import type { FromWorker, ToWorker } from "./messages.ts";
  * outside, by SIGKILL, the only thing that ends every program.
  */
 
+type Run = Extract<ToWorker, { kind: "run" }>;
+
+/** An isolate that is ready for its one program, and then has it. */
 type Guest = {
   readonly isolate: ivm.Isolate;
   readonly context: ivm.Context;
-  readonly start: ivm.Reference;
+  readonly run: ivm.Reference;
+  readonly deliver: ivm.Reference;
+  readonly tick: ivm.Reference;
   readonly memoryMb: number;
-  /** Where the log callback writes; the isolate's own run. */
-  output: Output | undefined;
+  program: Program | undefined;
 };
+
+/** What the bindings of one isolate serve while its program runs. After that they do nothing. */
+type Program = {
+  readonly message: Run;
+  readonly printed: Printed;
+  asks: number;
+  bindingCalls: number;
+  alarm: NodeJS.Timeout | undefined;
+  readonly stopped: PromiseWithResolvers<Outcome>;
+};
+
+type Outcome =
+  | { readonly kind: "returned"; readonly json: string }
+  | { readonly kind: "threw"; readonly error: string }
+  | {
+      readonly kind: "limit";
+      readonly limit: "output_bytes" | "tool_calls" | "binding_calls";
+      readonly amount: number;
+    };
 
 const USUAL_MEMORY_MB = 128;
 const MAX_ERROR_CHARS = 4096;
 const MAX_FRAME_BYTES = 8 << 20;
-/** How long output may gather before it goes out. */
-const FLUSH_MS = 10;
-const FLUSH_FLOOD_MS = 100;
+const MAX_NAME_CHARS = 2048;
+const MAX_ASK_CHARS = 1 << 20;
 const HEADER = "(async function (input, console) {";
+/** Compiled programs kept, of this process's one tenant. */
+const MAX_COMPILED = 32;
 
 const addon = { exports: {} as { ivm: typeof ivm } };
 process.dlopen(addon, process.argv[1] ?? "");
 const { Isolate, Callback } = addon.exports.ivm;
 
+const snapshot = Isolate.createSnapshot([{ code: process.argv[2] ?? "", filename: "interlock.js" }]);
+/** What V8 made of the programs run here last. Only ever what this process itself made. */
+const compiled = new Map<string, ivm.ExternalCopy<ArrayBuffer>>();
+let current: Guest | undefined;
 let next = prepare(USUAL_MEMORY_MB);
 const reader = new FrameReader(MAX_FRAME_BYTES);
 process.stdin.on("data", (chunk: Uint8Array) => {
-  for (const message of reader.push(chunk)) void run(message as ToWorker);
+  for (const message of reader.push(chunk) as ToWorker[]) {
+    switch (message.kind) {
+      case "run":
+        void run(message);
+        break;
+      case "reply":
+        if (message.run === current?.program?.message.run) call(current, current.deliver, [message.id, message.json]);
+        break;
+    }
+  }
 });
-process.stdin.on("end", () => process.kill(process.pid, "SIGKILL"));
+// The runner is gone. As the first process of its namespace it cannot be killed by its own SIGKILL.
+process.stdin.on("end", () => process.abort());
 send({ kind: "ready" });
 
 /** A fresh isolate, made while nothing waits for it. */
 function prepare(memoryMb: number): Guest {
-  const isolate = new Isolate({ memoryLimit: memoryMb, onCatastrophicError: () => process.abort() });
+  const isolate = new Isolate({ memoryLimit: memoryMb, snapshot, onCatastrophicError: () => process.abort() });
   const context = isolate.createContextSync();
-  const guest = { isolate, context, memoryMb, output: undefined as Output | undefined };
-  const log = new Callback((stream: unknown, text: unknown) => {
-    if (typeof text === "string") guest.output?.write(stream === "stderr" ? "stderr" : "stdout", text);
-  });
-  const start: ivm.Reference = context.evalClosureSync(GUEST, [log], {
-    filename: "interlock.js",
-    result: { reference: true },
-  });
-  return Object.assign(guest, { start });
+  const guest = { isolate, context, memoryMb, program: undefined as Program | undefined };
+  const host = bindingsOf(() => guest.program);
+  const boot: ivm.Reference = context.global.getSync("$boot", { reference: true });
+  const booted: ivm.Reference = boot.applySync(undefined, host, { result: { reference: true } });
+  const part = (name: string): ivm.Reference => booted.getSync(name, { reference: true });
+  return Object.assign(guest, { run: part("run"), deliver: part("deliver"), tick: part("tick") });
 }
 
-async function run(message: ToWorker): Promise<void> {
+/** All that a program reaches of this process. Each takes what it is given for hostile, and throws nothing of ours. */
+function bindingsOf(programOf: () => Program | undefined): ivm.Callback[] {
+  /** The program that calls, unless it has ended or called too often. */
+  const counted = (): Program | undefined => {
+    const program = programOf();
+    if (program === undefined || ++program.bindingCalls <= MAX_BINDING_CALLS) return program;
+    program.stopped.resolve({ kind: "limit", limit: "binding_calls", amount: program.bindingCalls });
+    return undefined;
+  };
+  const log = (stream: unknown, text: unknown): void => {
+    if (typeof text === "string") counted()?.printed.write(stream === "stderr" ? "stderr" : "stdout", text);
+  };
+  const ask = (what: unknown, id: unknown, name: unknown, json: unknown): void => {
+    const program = counted();
+    if (program === undefined) return;
+    const { grants, asks, run } = program.message;
+    if (what !== "tool" && what !== "fetch") return;
+    if (!grants.includes(what === "tool" ? "t" : "f")) return;
+    if (typeof id !== "number" || !Number.isSafeInteger(id) || id < 1) return;
+    if (typeof name !== "string" || name.length > MAX_NAME_CHARS) return;
+    if (typeof json !== "string" || json.length > MAX_ASK_CHARS) return;
+    if (++program.asks > asks) {
+      program.stopped.resolve({ kind: "limit", limit: "tool_calls", amount: program.asks });
+      return;
+    }
+    program.printed.flush();
+    send({ kind: "ask", run, id, what, name, json });
+  };
+  const wake = (ms: unknown): void => {
+    const program = counted();
+    if (program === undefined || typeof ms !== "number") return;
+    clearTimeout(program.alarm);
+    const guest = current;
+    program.alarm = setTimeout(
+      () => {
+        if (guest?.program === program) call(guest, guest.tick, []);
+      },
+      Math.min(Math.max(1, ms), 2 ** 31 - 1),
+    );
+  };
+  const now = (operation: unknown, a: unknown, b: unknown): string => {
+    if (counted() === undefined) return "eThe program has ended.";
+    const perform = typeof operation === "string" ? OPERATIONS.get(operation) : undefined;
+    if (perform === undefined || typeof a !== "string" || typeof b !== "string") return "eThere is no such binding.";
+    try {
+      return `r${perform(a, b)}`;
+    } catch (error) {
+      return `e${error instanceof Error ? error.message.slice(0, 300) : "It failed."}`;
+    }
+  };
+  return [log, ask, wake, now].map((binding) => new Callback(binding));
+}
+
+/** Whatever comes of it, a program that throws, or that has been ended, is no concern of the worker. */
+function call(guest: Guest, what: ivm.Reference, args: readonly (string | number)[]): void {
+  if (!guest.isolate.isDisposed) what.apply(undefined, [...args]).catch(() => {});
+}
+
+async function run(message: Run): Promise<void> {
   if (next.memoryMb !== message.memoryMb) {
     next.isolate.dispose();
     next = prepare(message.memoryMb);
   }
   const guest = next;
-  guest.output = new Output(message.run, message.outputBytes);
+  current = guest;
+  const printed = new Printed(message.outputBytes, (chunk) => send({ kind: "output", run: message.run, ...chunk }));
+  const stopped = Promise.withResolvers<Outcome>();
+  const program: Program = { message, printed, asks: 0, bindingCalls: 0, alarm: undefined, stopped };
+  guest.program = program;
   const before = guest.isolate.cpuTime;
-  const outcome = await attempt(guest, message);
-  guest.output.flush();
-  guest.output = undefined;
+  const outcome = await Promise.race([attempt(guest, message), stopped.promise]);
+  clearTimeout(program.alarm);
+  printed.flush();
+  guest.program = undefined;
   if (guest.isolate.isDisposed)
     return send({ kind: "oom", run: message.run, cpuMs: 0, memoryBytes: message.memoryMb << 20 });
+  const cpuMs = Number(guest.isolate.cpuTime - before) / 1e6;
+  // One that is stopped still runs: nothing more can be asked of its isolate, and the runner ends it.
+  if (outcome.kind === "limit") return send({ ...outcome, run: message.run, cpuMs, memoryBytes: 0 });
   const heap = guest.isolate.getHeapStatisticsSync();
-  const used = {
-    run: message.run,
-    cpuMs: Number(guest.isolate.cpuTime - before) / 1e6,
-    memoryBytes: heap.total_heap_size + heap.externally_allocated_size,
-  };
-  send({ ...outcome, ...used });
+  const memoryBytes = heap.total_heap_size + heap.externally_allocated_size;
+  send({ ...outcome, run: message.run, cpuMs, memoryBytes });
   guest.isolate.dispose();
   next = prepare(message.memoryMb);
   send({ kind: "ready" });
 }
 
-type Outcome = { kind: "returned"; json: string } | { kind: "threw"; error: string };
-
-async function attempt(guest: Guest, message: ToWorker): Promise<Outcome> {
+async function attempt(guest: Guest, message: Run): Promise<Outcome> {
   try {
-    const origin = { filename: "program.js", columnOffset: -HEADER.length };
-    const script = await guest.isolate.compileScript(`${HEADER}${message.code}\n})`, origin);
-    const program = await script.run(guest.context, { reference: true });
-    const said: unknown = await guest.start.apply(
-      undefined,
-      [program.derefInto(), message.input, message.outputBytes],
-      { result: { promise: true } },
-    );
+    const script = compile(guest.isolate, message.code);
+    const program = script.runSync(guest.context, { reference: true });
+    const said: unknown = await guest.run.apply(undefined, [program.derefInto(), message.input, message.grants], {
+      result: { promise: true },
+    });
     return toOutcome(said, message.outputBytes);
   } catch (error) {
-    return threw(error instanceof Error ? `${error.name}: ${error.message}` : String(error));
+    const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+    return threw(placed(text, message.code));
   }
+}
+
+/** V8 counts our closing bracket as a line of the program: what it misses there is missing at the program's end. */
+function placed(text: string, code: string): string {
+  return text.replace(/ \[program\.js:(\d+):(\d+)\]$/, (_, line: string, column: string) => {
+    const lines = code.split("\n");
+    if (Number(line) <= lines.length) return ` (program.js:${line}:${column})`;
+    return `, where the program ends (program.js:${lines.length}:${(lines.at(-1) ?? "").length + 1})`;
+  });
+}
+
+function compile(isolate: ivm.Isolate, code: string): ivm.Script {
+  const origin = { filename: "program.js", columnOffset: -HEADER.length };
+  const source = `${HEADER}${code}\n})`;
+  const known = compiled.get(code);
+  if (known !== undefined) return isolate.compileScriptSync(source, { ...origin, cachedData: known });
+  const script = isolate.compileScriptSync(source, { ...origin, produceCachedData: true });
+  const { cachedData } = script as ivm.Script & ivm.CachedDataResult;
+  if (cachedData !== undefined) compiled.set(code, cachedData);
+  const [oldest] = compiled.keys();
+  if (compiled.size > MAX_COMPILED && oldest !== undefined) {
+    compiled.get(oldest)?.release();
+    compiled.delete(oldest);
+  }
+  return script;
 }
 
 function toOutcome(said: unknown, outputBytes: number): Outcome {
@@ -105,7 +224,7 @@ function toOutcome(said: unknown, outputBytes: number): Outcome {
     case "r": {
       const bytes = Buffer.byteLength(rest);
       if (bytes <= outputBytes) return { kind: "returned", json: rest };
-      return threw(`The result is ${bytes} bytes; ${outputBytes} are allowed. Return less.`);
+      return { kind: "limit", limit: "output_bytes", amount: bytes };
     }
     default:
       return threw(rest);
@@ -118,53 +237,4 @@ function threw(error: string): Outcome {
 
 function send(message: FromWorker): void {
   process.stdout.write(toFrame(message));
-}
-
-/**
- * What a run printed and the runner has not seen. The first of it goes out soon; beyond the limit only a tail is kept,
- * so that a flood costs the runner little.
- */
-class Output {
-  readonly #run: number;
-  readonly #limit: number;
-  readonly #streams: { readonly stdout: Printed; readonly stderr: Printed };
-  #timer: NodeJS.Timeout | undefined;
-
-  constructor(run: number, limit: number) {
-    this.#run = run;
-    this.#limit = limit;
-    this.#streams = { stdout: nothingPrinted(limit), stderr: nothingPrinted(limit) };
-  }
-
-  write(stream: "stdout" | "stderr", text: string): void {
-    const printed = this.#streams[stream];
-    const head = text.slice(0, printed.room);
-    printed.room -= head.length;
-    printed.head += head;
-    printed.tail += text.slice(head.length);
-    const excess = printed.tail.length - this.#limit;
-    if (excess > this.#limit) {
-      printed.dropped += Buffer.byteLength(printed.tail.slice(0, excess));
-      printed.tail = printed.tail.slice(excess);
-    }
-    this.#timer ??= setTimeout(() => this.flush(), printed.room > 0 ? FLUSH_MS : FLUSH_FLOOD_MS);
-  }
-
-  flush(): void {
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    for (const stream of ["stdout", "stderr"] as const) {
-      const printed = this.#streams[stream];
-      const { head, tail, dropped } = printed;
-      if (head !== "") send({ kind: "output", run: this.#run, stream, dropped: 0, text: head });
-      if (tail !== "") send({ kind: "output", run: this.#run, stream, dropped, text: tail });
-      Object.assign(printed, { head: "", tail: "", dropped: 0 });
-    }
-  }
-}
-
-type Printed = { room: number; head: string; tail: string; dropped: number };
-
-function nothingPrinted(limit: number): Printed {
-  return { room: limit, head: "", tail: "", dropped: 0 };
 }

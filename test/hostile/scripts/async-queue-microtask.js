@@ -1,0 +1,7 @@
+/*
+tries: queueMicrotask that queues itself
+ends: [cpu, oom]
+*/
+const again = () => queueMicrotask(again);
+again();
+await new Promise(() => {});

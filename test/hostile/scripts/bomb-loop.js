@@ -1,0 +1,6 @@
+/*
+tries: a loop without end
+ends: [cpu]
+limit: [cpu_ms]
+*/
+for (;;);

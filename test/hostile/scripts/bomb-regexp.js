@@ -1,0 +1,5 @@
+/*
+tries: a regular expression that backtracks
+ends: [cpu]
+*/
+return /^(a+)+$/.test("a".repeat(40) + "!");

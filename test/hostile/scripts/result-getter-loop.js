@@ -1,0 +1,5 @@
+/*
+tries: a result with a getter that never returns
+ends: [cpu]
+*/
+return { get a() { for (;;); } };

@@ -1,0 +1,5 @@
+/*
+tries: "text that is no text: half a surrogate"
+ends: [exited]
+*/
+return "\ud800";

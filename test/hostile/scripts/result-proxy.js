@@ -1,0 +1,5 @@
+/*
+tries: a result whose traps never end
+ends: [cpu]
+*/
+return new Proxy({}, { ownKeys() { for (;;); } });

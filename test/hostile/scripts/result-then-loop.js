@@ -1,0 +1,5 @@
+/*
+tries: a thenable whose then never returns
+ends: [cpu]
+*/
+return { then() { for (;;); } };
