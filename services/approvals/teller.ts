@@ -42,6 +42,8 @@ export class Teller implements AsyncDisposable {
   /** By tenant: what may be shown wrongly. */
   readonly #dirty = new Map<string, Set<string>>();
   readonly #pauses = new Map<string, Pause>();
+  /** What this process has begun to tell, by channel and approval: when. It need not wait for itself. */
+  readonly #begun = new Map<string, number>();
   readonly #unlisten: () => void;
   #timer: NodeJS.Timeout | undefined;
   #running: Promise<void> | undefined;
@@ -148,7 +150,12 @@ export class Teller implements AsyncDisposable {
       const approval = findApproval(state, id);
       return approval && { approval, told: state.told.get(approval.binding.approvalId)?.get(channel.name) };
     });
-    return found && dueOf(channel, found.approval, found.told, { nowMs: now(), remindMs: this.#options.remindMs });
+    if (found === undefined) return undefined;
+    const { approval, told } = found;
+    const isOwn =
+      told?.address === "" && this.#begun.get(`${channel.name} ${approval.binding.approvalId}`) === told.timeMs;
+    if (isOwn) return { kind: "tell", approval, told };
+    return dueOf(channel, approval, told, { nowMs: now(), remindMs: this.#options.remindMs });
   }
 
   async #isOpen(tenant: string, id: string): Promise<boolean> {
@@ -204,6 +211,9 @@ export class Teller implements AsyncDisposable {
 
   async #record(channel: Channel, { binding }: Approval, was: Told | undefined, told: Told): Promise<void> {
     const { approvalId } = binding;
+    const key = `${channel.name} ${approvalId}`;
+    if (told.address === "") this.#begun.set(key, told.timeMs);
+    else this.#begun.delete(key);
     await this.#options.desk.run(channel.tenant, { kind: "tell", approvalId, channel: channel.name, was, told });
   }
 
