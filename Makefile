@@ -18,7 +18,7 @@ down: ## stop what `make up` started
 	@bin/interlock down
 
 test: ## install what is missing, check, and run every test
-	@deploy/bootstrap.sh packages confinement engine gvisor nats python images compose clients
+	@deploy/bootstrap.sh packages confinement engine gvisor nats chromium python images compose clients
 	@deploy/check.sh
 	@deploy/test.sh
 

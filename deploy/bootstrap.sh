@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a target needs and is missing; repeats in well under a second when nothing is.
-# usage: deploy/bootstrap.sh packages|confinement|engine|nats|python|images|compose|postgres|gvisor|clients ...
+# usage: deploy/bootstrap.sh packages|confinement|engine|nats|chromium|python|images|compose|postgres|gvisor|clients ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/node_modules/.bin:$PATH"
@@ -62,6 +62,10 @@ images() {
 
 nats() { command -v nats-server >/dev/null || apt nats-server || say "without nats-server the tests over NATS cannot run."; }
 
+chromium() {
+  command -v chromium >/dev/null || apt chromium fonts-noto-core || say "without chromium the tests of the reviewers' page cannot run."
+}
+
 python() { apt python3-grpcio python3-grpc-tools || say "without these the test of the Python client cannot run."; }
 
 # A second isolation class for containers. Without it, tools that ask for gVisor are refused.
@@ -88,7 +92,7 @@ compose() {
 
 for part in "$@"; do
   case $part in
-    packages | confinement | engine | nats | python | images | compose | postgres | gvisor | clients) "$part" ;;
+    packages | confinement | engine | nats | chromium | python | images | compose | postgres | gvisor | clients) "$part" ;;
     *) say "unknown part: $part"; exit 2 ;;
   esac
 done

@@ -1,5 +1,6 @@
 import { type Call, CallState, type Tool } from "../proto/interlock/v1/broker_pb.ts";
-import { amountText, printable, stateWord } from "../services/cli/print.ts";
+import { printable, stateWord } from "../services/cli/print.ts";
+import { amountText } from "../services/shared/money.ts";
 import type { Answer } from "./session.ts";
 
 /** The story as a newcomer reads it: what the agent asked, what Interlock said, and why. */

@@ -1,14 +1,14 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { DescService } from "@bufbuild/protobuf";
+import type { DescService, MessageInitShape } from "@bufbuild/protobuf";
 import { connect, type NatsConnection } from "@nats-io/transport-node";
 import type { Meter } from "@opentelemetry/api";
 import { ApprovalsService } from "../proto/interlock/v1/approvals_pb.ts";
-import { BrokerService } from "../proto/interlock/v1/broker_pb.ts";
+import { BrokerService, type CheckEditRequestSchema, type CheckEditResponse } from "../proto/interlock/v1/broker_pb.ts";
 import { LedgerService } from "../proto/interlock/v1/ledger_pb.ts";
 import { PdpService } from "../proto/interlock/v1/pdp_pb.ts";
 import { RunnerService } from "../proto/interlock/v1/runner_pb.ts";
-import { startApprovals } from "./approvals/service.ts";
+import { hostApprovals } from "./approvals/host.ts";
 import { loadCatalog } from "./broker/catalog.ts";
 import { startBroker } from "./broker/service.ts";
 import { loadBudgets } from "./ledger/budgets.ts";
@@ -73,6 +73,8 @@ export type HostOptions = {
 export type Running = AsyncDisposable & {
   /** Where the gRPC edge listens. */
   readonly address: string;
+  /** Where the reviewers' page is, if this process serves it. */
+  readonly page: string | undefined;
   /** What state is kept in, in words. */
   readonly journal: string;
 };
@@ -105,7 +107,8 @@ export async function startInterlock(config: Config, options: HostOptions): Prom
     const host = new Host(config, options, stack);
     for (const name of SERVICE_NAMES) if (options.services.includes(name)) await host.start(name);
     const address = await host.openEdge();
-    return { address, journal: journalOf(config).kind, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+    const { page } = host;
+    return { address, page, journal: journalOf(config).kind, [Symbol.asyncDispose]: () => stack.disposeAsync() };
   } catch (error) {
     await stack.disposeAsync();
     throw error;
@@ -117,6 +120,7 @@ class Host {
   readonly #options: HostOptions;
   readonly #stack: AsyncDisposableStack;
   readonly #hosted = new Map<ServiceName, Service>();
+  page: string | undefined;
   #journal: Promise<Journal> | undefined;
   #nats: Promise<NatsConnection> | undefined;
   #telemetry: Promise<Telemetry> | undefined;
@@ -154,7 +158,11 @@ class Host {
         return hosted(service(LedgerService, ledger.handlers), ledger);
       }
       case "approvals": {
-        const approvals = await startApprovals({ journal: await this.#openJournal(), now, log });
+        const approvals = await hostApprovals(config, {
+          ...{ journal: await this.#openJournal(), now, newId, log },
+          checkEdit: (tenant, ref, argumentsJson) => this.#checkEdit({ tenant, ref, argumentsJson }),
+        });
+        this.page = approvals.pageUrl;
         return hosted(service(ApprovalsService, approvals.handlers), approvals);
       }
       case "runner": {
@@ -169,6 +177,12 @@ class Host {
       case "broker":
         return await this.#startBroker(log, now);
     }
+  }
+
+  /** Approvals start before the broker, and ask it about a call only once people have answered one. */
+  async #checkEdit(request: MessageInitShape<typeof CheckEditRequestSchema>): Promise<CheckEditResponse> {
+    const broker = await this.#client(BrokerService, "broker", "approvals");
+    return await broker.checkEdit(request, { deadlineMs: Date.now() + CHECK_EDIT_MS });
   }
 
   async #startPdp(log: Log, now: () => number): Promise<{ service: Service } & AsyncDisposable> {
@@ -240,11 +254,11 @@ class Host {
   }
 
   /** Over NATS when there is one, even to a service of this process: one way for all, wherever each of them runs. */
-  async #client<S extends DescService>(desc: S, name: ServiceName): Promise<Client<S>> {
-    const caller = { kind: "service", name: "broker" } as const;
+  async #client<S extends DescService>(desc: S, name: ServiceName, as: ServiceName = "broker"): Promise<Client<S>> {
+    const caller = { kind: "service", name: as } as const;
     if (this.#config.nats !== undefined) return natsClient(desc, await this.#connection(), { caller });
     const here = this.#hosted.get(name);
-    if (here === undefined) throw new Error(`the broker needs ${name}: host it here too, or set nats`);
+    if (here === undefined) throw new Error(`${as} needs ${name}: host it here too, or set nats`);
     return localClient<S>(here, { caller });
   }
 
@@ -318,6 +332,9 @@ async function requireAvailable(containers: Backend, opened: readonly Backend[])
   const why = found.map((capability) => capability.note).join(" ");
   throw new Error(`runner.containers is required, and none can run here: ${why}`);
 }
+
+/** Of the time that a person waits for their answer. */
+const CHECK_EDIT_MS = 2_000;
 
 const EDGE = { caller: { kind: "service", name: "edge" } } as const;
 

@@ -1,7 +1,7 @@
 import { parseName } from "../shared/names.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Caller } from "../shared/rpc/types.ts";
-import type { Reviewer } from "./decider.ts";
+import type { Person } from "./eligibility.ts";
 
 /** Who may do what. The edge checks it too; whoever reaches a handler another way meets it here. */
 
@@ -16,7 +16,7 @@ export function requireService(caller: Caller): string {
 }
 
 /** The person who answers, as their credential proves them; never as a request names them. */
-export function requireReviewer(caller: Caller, tenant: string): Reviewer & { readonly tenant: string } {
+export function requireReviewer(caller: Caller, tenant: string): Person & { readonly tenant: string } {
   if (caller.kind === "person" && caller.roles.includes("reviewer")) {
     return { name: caller.name, groups: caller.groups, tenant: tenantOf(caller, tenant) };
   }
@@ -44,7 +44,7 @@ function tenantOf(caller: Caller & { readonly kind: "person" }, asked: string): 
   if (asked === "" || asked === caller.tenant) return caller.tenant;
   throw new RpcError({
     code: "NOT_FOUND",
-    reason: "TENANT_NOT_FOUND",
+    reason: "CROSS_TENANT",
     field: "tenant",
     message: "There is no such tenant for you; leave it empty for your own.",
   });

@@ -1,7 +1,21 @@
 import { describe, expect, test } from "vitest";
-import type { Binding, End, Event } from "./approval.ts";
-import { type Command, decide, decider, evolve, MAX_LIFETIME_MS, MAX_PENDING, MAX_PENDING_TEXT } from "./decider.ts";
-import { alice, bob, carol, HASH, mallory, NOW_MS, newApproval, OTHER_HASH, TTL_MS, uuid } from "./fixture.ts";
+import type { Binding, End, Event, Need } from "./approval.ts";
+import type { Command } from "./commands.ts";
+import { decide, decider, MAX_LIFETIME_MS, MAX_PENDING, MAX_PENDING_TEXT } from "./decider.ts";
+import { evolve } from "./evolve.ts";
+import {
+  alice,
+  bob,
+  carol,
+  HASH,
+  mallory,
+  NOW_MS,
+  newApproval,
+  OTHER_HASH,
+  reviewer,
+  TTL_MS,
+  uuid,
+} from "./fixture.ts";
 import { earliestExpiry, findApproval, initial, KEEP_ENDED, KEEP_ENDED_TEXT, type State } from "./state.ts";
 
 const approvalId = uuid(1);
@@ -9,12 +23,21 @@ const nowMs = NOW_MS + 1000;
 const lateMs = NOW_MS + TTL_MS;
 
 function approve(overrides: Partial<Command & { kind: "approve" }> = {}): Command {
-  return { kind: "approve", approvalId, reviewer: alice, argumentsHash: HASH, comment: "", nowMs, ...overrides };
+  return {
+    kind: "approve",
+    approvalId,
+    reviewer: alice,
+    argumentsHash: HASH,
+    calls: 1,
+    comment: "",
+    nowMs,
+    ...overrides,
+  };
 }
 function reject(overrides: Partial<Command & { kind: "reject" }> = {}): Command {
   return { kind: "reject", approvalId, reviewer: alice, comment: "", nowMs, ...overrides };
 }
-function request(binding: Partial<Binding> = {}): Command {
+function request(binding: Parameters<typeof newApproval>[0] = {}): Command {
   return { kind: "request", approval: newApproval(binding), nowMs: NOW_MS };
 }
 const cancel: Command = { kind: "cancel", approvalId, by: "broker", reason: "killed", nowMs };
@@ -39,7 +62,7 @@ function inShort(event: Event): string {
   return event.kind === "resolved" ? event.ending.end : event.kind;
 }
 
-const two = request({ quorum: 2 });
+const two = request({ need: { quorum: 2 } });
 const STATES = {
   unknown: [],
   pending: [request()],
@@ -65,7 +88,7 @@ const table: [name: string, command: Command, outcome: Record<keyof typeof STATE
   [
     "approve by an outsider",
     approve({ reviewer: mallory }),
-    row("not found", "not an approver", "not an approver", "not an approver"),
+    row("not found", "not eligible", "not eligible", "not eligible"),
   ],
   ["approve too late", approve({ reviewer: carol, nowMs: lateMs }), row("not found", "overdue", "overdue", decided)],
   ["reject", reject(), row("not found", "voted, rejected", "already voted", decided)],
@@ -73,7 +96,7 @@ const table: [name: string, command: Command, outcome: Record<keyof typeof STATE
   [
     "reject by an outsider",
     reject({ reviewer: mallory }),
-    row("not found", "not an approver", "not an approver", "not an approver"),
+    row("not found", "not eligible", "not eligible", "not eligible"),
   ],
   ["reject too late", reject({ reviewer: carol, nowMs: lateMs }), row("not found", "overdue", "overdue", decided)],
   ["cancel", cancel, row("not found", "cancelled", "cancelled", "")],
@@ -100,18 +123,104 @@ describe.each(table)("%s", (_, command, outcomes) => {
 });
 
 describe("who may answer", () => {
-  const cases: [name: string, binding: Partial<Binding>, reviewer: typeof alice, outcome: string][] = [
+  const uma = reviewer("uma", "leads");
+  const bosses = { escalateGroup: "bosses", escalateAtMs: nowMs };
+  const cases: [name: string, need: Partial<Need>, who: typeof alice, outcome: string][] = [
     ["a member of the group", {}, alice, "voted, approved"],
-    ["anybody where no group is named", { approverGroup: "" }, { name: "zoe", groups: [] }, "voted, approved"],
-    ["nobody by a group of a like name", { approverGroup: "lead" }, alice, "not an approver"],
-    ["never the user the agent acts for", {}, { name: "uma", groups: ["leads"] }, "self approval"],
-    ["never that user in other capitals", {}, { name: "Uma", groups: ["leads"] }, "self approval"],
-    ["never one of the agent's own name", {}, { name: "demo-agent", groups: ["leads"] }, "self approval"],
-    ["never the user where no group is named", { approverGroup: "" }, { name: "uma", groups: [] }, "self approval"],
+    ["anybody where no group is named", { groups: [] }, reviewer("zoe"), "voted, approved"],
+    ["nobody by a group of a like name", { groups: ["lead"] }, alice, "not eligible"],
+    ["never the user the agent acts for", {}, uma, "self approval"],
+    ["never that user in other capitals", {}, reviewer("Uma", "leads"), "self approval"],
+    ["never one of the agent's own name", {}, reviewer("demo-agent", "leads"), "self approval"],
+    ["never the user where no group is named", { groups: [] }, uma, "self approval"],
+    ["the user where policy wants a confirmation", { confirm: true }, uma, "voted, approved"],
+    ["not the user from outside the group, though", { confirm: true }, reviewer("uma"), "not eligible"],
+    ["never the agent, not to confirm either", { confirm: true }, reviewer("demo-agent", "leads"), "self approval"],
+    ["a member of either of two groups, and then the other is asked", { groups: ["leads", "finance"] }, alice, "voted"],
+    ["who is in both of two groups answers for one of them", { groups: ["leads", "finance"] }, bob, "voted"],
+    ["the next group once its time has come", bosses, reviewer("bea", "bosses"), "voted, approved"],
+    ["not before", { ...bosses, escalateAtMs: nowMs + 1 }, reviewer("bea", "bosses"), "not eligible"],
+    ["nobody by a group that nothing escalates to", {}, reviewer("bea", "bosses"), "not eligible"],
   ];
-  test.each(cases)("%s", (_, binding, reviewer, outcome) => {
-    expect(run(request(binding), approve({ reviewer })).outcome).toBe(outcome);
-    expect(run(request(binding), reject({ reviewer })).outcome).toBe(outcome.replace("approved", "rejected"));
+  test.each(cases)("%s", (_, need, who, outcome) => {
+    expect(run(request({ need }), approve({ reviewer: who })).outcome).toBe(outcome);
+    const no = outcome.startsWith("voted") ? "voted, rejected" : outcome;
+    expect(run(request({ need }), reject({ reviewer: who })).outcome).toBe(no);
+  });
+
+  test("eligibility is that of the click: who has left the group may not, however they stood before", () => {
+    expect(run(two, approve(), approve({ reviewer: reviewer("bob") })).outcome).toBe("not eligible");
+    expect(run(two, approve({ reviewer: reviewer("bob") }), approve({ reviewer: bob })).outcome).toBe("voted");
+  });
+});
+
+describe("who may answer, of several groups and of people who are away", () => {
+  const bothGroups = request({ need: { groups: ["finance", "leads"], quorum: 1 } });
+  test.each<[name: string, reviewers: (typeof alice)[], ended: boolean]>([
+    ["one of each", [alice, mallory], true],
+    ["two of one group", [alice, carol], false],
+    ["one who is in both, and one of either", [bob, alice], true],
+    ["the same, the other way round", [alice, bob], true],
+    ["one who is in both, and one of the other", [bob, mallory], true],
+    ["two who are in both", [bob, reviewer("zoe", "finance", "leads")], true],
+    ["one who is in both, alone", [bob], false],
+  ])("all of several groups, each person for one: %s", (_, reviewers, ended) => {
+    const { state } = run(bothGroups, ...reviewers.map((who) => approve({ reviewer: who })));
+    expect(state.ended.has(approvalId)).toBe(ended);
+  });
+
+  describe("while somebody is away", () => {
+    const away = (reviewerName: string, standIn: string, untilMs = lateMs): Command => ({
+      kind: "absent",
+      absence: { reviewer: reviewerName, standIn, untilMs },
+      nowMs,
+    });
+    const dan = { ...reviewer("dan"), standsFor: [{ name: "alice", groups: ["leads"] }] };
+    test.each<[name: string, commands: Command[], outcome: string]>([
+      ["their stand-in answers in their place", [away("alice", "dan"), approve({ reviewer: dan })], "voted, approved"],
+      ["nobody by merely saying so", [approve({ reviewer: dan })], "not eligible"],
+      ["not somebody else", [away("alice", "eve"), approve({ reviewer: dan })], "not eligible"],
+      ["not once the date has come", [away("alice", "dan", nowMs), approve({ reviewer: dan })], "not eligible"],
+      [
+        "not once they are back",
+        [away("alice", "dan"), away("alice", "", nowMs - 1), approve({ reviewer: dan })],
+        "not eligible",
+      ],
+      [
+        "never in the place of who asked",
+        [
+          away("uma", "dan"),
+          approve({ reviewer: { ...reviewer("dan"), standsFor: [{ name: "uma", groups: ["leads"] }] } }),
+        ],
+        "not eligible",
+      ],
+      [
+        "never by who asked, in the place of another",
+        [
+          away("alice", "uma"),
+          approve({ reviewer: { ...reviewer("uma"), standsFor: [{ name: "alice", groups: ["leads"] }] } }),
+        ],
+        "self approval",
+      ],
+      [
+        "not with the groups they had, but with those they have",
+        [away("alice", "dan"), approve({ reviewer: { ...dan, standsFor: [{ name: "alice", groups: [] }] } })],
+        "not eligible",
+      ],
+    ])("%s", (_, commands, outcome) => {
+      expect(run(request(), ...commands).outcome).toBe(outcome);
+    });
+
+    test("one place is answered for once, whoever sits in it", () => {
+      const commands = [two, away("alice", "dan"), approve(), approve({ reviewer: dan })];
+      expect(run(...commands).outcome).toBe("already voted");
+      expect(run(two, away("alice", "dan"), approve({ reviewer: dan }), approve()).outcome).toBe("already voted");
+    });
+
+    test("nobody stands in for themself, and nobody is away for ever", () => {
+      expect(run(away("alice", "Alice")).outcome).toBe("absence invalid");
+      expect(run(away("alice", "bob", nowMs + 91 * 86_400_000)).outcome).toBe("absence invalid");
+    });
   });
 });
 
@@ -126,8 +235,13 @@ describe("what an approval is bound to", () => {
     tool: ["orders.cancel"],
     toolDigest: [OTHER_HASH],
     argumentsHash: [OTHER_HASH],
-    approverGroup: ["", "finance"],
-    quorum: [2],
+    policyRevision: [OTHER_HASH],
+    need: [
+      { ...base.need, groups: [] },
+      { ...base.need, groups: ["finance"] },
+      { ...base.need, quorum: 2 },
+      { ...base.need, confirm: true },
+    ],
   };
   const cases = Object.entries(others).flatMap(([field, values]) => values.map((value) => [field, value] as const));
   test.each(cases)("another %s (%j) under the same id is refused", (field, value) => {
@@ -193,7 +307,7 @@ describe("bounds", () => {
     };
     const { state } = run(...Array.from({ length: 100 }, (_, i) => big(i)).flat());
     expect(state.endedText).toBeLessThanOrEqual(KEEP_ENDED_TEXT);
-    expect(state.ended.size).toBe(Math.floor(KEEP_ENDED_TEXT / (argumentsJson.length + 200)));
+    expect(state.ended.size).toBe(Math.floor(KEEP_ENDED_TEXT / (argumentsJson.length + 160)));
   });
 
   test("the earliest expiry is that of what still waits", () => {
@@ -216,7 +330,7 @@ describe("the record", () => {
     const { events } = run(...commands);
     const last = events.at(-1);
     if (last?.kind !== "resolved") throw new Error("it did not end");
-    expect(last.binding).toEqual(newApproval({ quorum: 2 }).binding);
+    expect(last.binding).toEqual(newApproval({ need: { quorum: 2 } }).binding);
     expect(last.ending.end).toBe(end);
     expect(last.votes.map((vote) => vote.reviewer)).toEqual(
       end === "approved" || end === "rejected" ? ["alice", "bob"] : ["alice"],

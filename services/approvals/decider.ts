@@ -1,69 +1,41 @@
-import type { Decided, Decider } from "../shared/decider.ts";
-import type { Approval, Binding, End, Ending, Event, NewApproval, Vote } from "./approval.ts";
+import type { Decider } from "../shared/decider.ts";
+import { decideAnswer } from "./answers.ts";
+import type { Absence, Approval, Binding, Ending, Event, NewApproval, Told } from "./approval.ts";
 import { eventFromJson, eventToJson, stateFromJson, stateToJson } from "./codec.ts";
-import { addApproval, findApproval, initial, type State, textOf } from "./state.ts";
+import {
+  accepted,
+  type Command,
+  type Once,
+  type Refusal,
+  refused,
+  resolveAll,
+  resolved,
+  type Verdict,
+} from "./commands.ts";
+import { evolve } from "./evolve.ts";
+import { covers } from "./grants.ts";
+import { findApproval, initial, likeness, type State, textOf } from "./state.ts";
 
 /**
  * The approvals of one tenant.
  *
  * Invariants, held by decide and tested by generated histories:
  * A1. An approval ends once, and nothing about it changes after that.
- * A2. It ends approved only by yeses of `quorum` distinct reviewers, each allowed to answer, each to the hash it is
- *     bound to, all before it expires.
- * A3. One no ends it rejected. Silence ends it expired, which is a no.
+ * A2. It ends approved only by yeses of `quorum` distinct reviewers of each group, each allowed to answer, each to the
+ *     hash that will run, all before it expires; or by a grant that covers it and is live.
+ * A3. One no ends it rejected: everybody who may answer has a veto. Silence ends it expired, which is a no.
  * A4. Who asked never answers.
  * A5. Memory is bounded: pending approvals by refusing more, ended ones by forgetting the oldest. The journal keeps all.
+ * A6. A call joins an identical one of its session only while nobody has answered that; a yes counts the calls it saw.
  */
 
-export const MAX_PENDING = 10_000;
-export const MAX_PENDING_TEXT = 32 << 20;
+export const MAX_PENDING = 20_000;
+export const MAX_PENDING_TEXT = 64 << 20;
 export const MAX_LIFETIME_MS = 30 * 24 * 3_600_000;
 /** Ended by one command at most; the rest are still due after it. */
 export const MAX_EXPIRED_AT_ONCE = 200;
-
-export type Reviewer = { readonly name: string; readonly groups: readonly string[] };
-
-export type Command =
-  | { readonly kind: "request"; readonly approval: NewApproval; readonly nowMs: number }
-  | {
-      readonly kind: "approve";
-      readonly approvalId: string;
-      readonly reviewer: Reviewer;
-      /** Of what the reviewer saw. */
-      readonly argumentsHash: string;
-      readonly comment: string;
-      readonly nowMs: number;
-    }
-  | {
-      readonly kind: "reject";
-      readonly approvalId: string;
-      readonly reviewer: Reviewer;
-      readonly comment: string;
-      readonly nowMs: number;
-    }
-  | {
-      readonly kind: "cancel";
-      readonly approvalId: string;
-      readonly by: string;
-      readonly reason: string;
-      readonly nowMs: number;
-    }
-  /** Ends what is due. */
-  | { readonly kind: "expire"; readonly nowMs: number };
-
-export type Refusal =
-  | { readonly kind: "not found"; readonly approvalId: string }
-  | { readonly kind: "mismatch"; readonly approvalId: string; readonly field: keyof Binding }
-  | { readonly kind: "expiry past" }
-  | { readonly kind: "expiry too far" }
-  | { readonly kind: "too many pending" }
-  | { readonly kind: "self approval"; readonly reviewer: string; readonly as: "user" | "agent" }
-  | { readonly kind: "not an approver"; readonly reviewer: string; readonly group: string }
-  | { readonly kind: "already decided"; readonly approvalId: string; readonly ending: Ending }
-  /** Its time is over but nobody has recorded that yet: send `expire`. */
-  | { readonly kind: "overdue"; readonly approvalId: string; readonly expiresAtMs: number }
-  | { readonly kind: "arguments changed"; readonly approvalId: string }
-  | { readonly kind: "already voted"; readonly approvalId: string; readonly vote: Vote };
+export const MAX_JOINED = 20;
+export const MAX_ABSENCE_MS = 90 * 24 * 3_600_000;
 
 export const decider: Decider<State, Command, Event, Refusal> = {
   initial,
@@ -75,39 +47,56 @@ export const decider: Decider<State, Command, Event, Refusal> = {
   stateFromJson,
 };
 
-export function decide(state: State, command: Command): Decided<Event, Refusal> {
+export function decide(state: State, command: Command): Verdict {
   switch (command.kind) {
     case "request":
       return decideRequest(state, command.approval, command.nowMs);
     case "approve":
     case "reject":
-      return decideVote(state, command);
-    case "cancel": {
-      const approval = findApproval(state, command.approvalId);
-      if (approval === undefined) return refused({ kind: "not found", approvalId: command.approvalId });
-      // What has ended needs no withdrawing: whoever cancels reads in the answer how it ended.
-      if (approval.ending !== undefined) return accepted([]);
-      const { by, reason, nowMs } = command;
-      return accepted([resolved(approval, { end: "cancelled", by: [by], reason, timeMs: nowMs })]);
-    }
+    case "ask":
+    case "answer":
+      return decideAnswer(state, command);
+    case "cancel":
+      return decideCancel(state, command);
     case "expire": {
       const { nowMs } = command;
       const due: Event[] = [];
       for (const approval of state.pending.values()) {
-        if (due.length === MAX_EXPIRED_AT_ONCE) break;
+        if (due.length >= MAX_EXPIRED_AT_ONCE) break;
         if (approval.expiresAtMs > nowMs) continue;
-        due.push(resolved(approval, { end: "expired", by: [], reason: "", timeMs: nowMs }));
+        due.push(...resolveAll(approval, { end: "expired", by: [], reason: "", grantId: "", timeMs: nowMs }));
       }
       return accepted(due);
+    }
+    case "revoke": {
+      const { grantId, by, nowMs } = command;
+      const grant = state.grants.get(grantId);
+      if (grant === undefined) return refused({ kind: "grant not found" });
+      return accepted(grant.revokedBy === "" ? [{ kind: "revoked", grantId, by, timeMs: nowMs }] : []);
+    }
+    case "absent":
+      return decideAbsence(state, command.absence, command.nowMs);
+    case "claim":
+      return decideClaim(state, command);
+    case "tell": {
+      const { approvalId, channel, was, told } = command;
+      if (findApproval(state, approvalId) === undefined) return refused({ kind: "not found", approvalId });
+      const known = state.told.get(approvalId)?.get(channel);
+      if (sameTold(known, told)) return accepted([]);
+      return sameTold(known, was)
+        ? accepted([{ kind: "told", approvalId, channel, told }])
+        : refused({ kind: "told already" });
     }
   }
 }
 
-function decideRequest(state: State, approval: NewApproval, nowMs: number): Decided<Event, Refusal> {
-  const { approvalId } = approval.binding;
+function decideRequest(state: State, approval: NewApproval, nowMs: number): Verdict {
+  const { binding } = approval;
+  const { approvalId } = binding;
   const known = findApproval(state, approvalId);
   if (known !== undefined) {
-    const field = difference(known.binding, approval.binding);
+    const own = [known.binding, ...known.joined].find((one) => one.approvalId === approvalId);
+    const field = own === undefined ? "approvalId" : difference(own, binding);
     return field === undefined ? accepted([]) : refused({ kind: "mismatch", approvalId, field });
   }
   if (approval.expiresAtMs <= nowMs) return refused({ kind: "expiry past" });
@@ -115,95 +104,63 @@ function decideRequest(state: State, approval: NewApproval, nowMs: number): Deci
   if (state.pending.size >= MAX_PENDING || state.pendingText + textOf(approval) > MAX_PENDING_TEXT) {
     return refused({ kind: "too many pending" });
   }
+  const grant = [...state.grants.values()].find((one) => covers(one, approval, nowMs));
+  if (grant !== undefined) {
+    const { grantId, by } = grant;
+    const ending: Ending = { end: "approved", by: [by], reason: "", grantId, timeMs: nowMs };
+    return accepted([{ kind: "requested", approval }, resolved(asPending(approval), binding, ending)]);
+  }
+  const alike = state.pending.get(state.alike.get(likeness(binding)) ?? "");
+  if (alike !== undefined && isOpenToMore(alike, nowMs)) {
+    return accepted([{ kind: "joined", approvalId: alike.binding.approvalId, binding }]);
+  }
   return accepted([{ kind: "requested", approval }]);
 }
 
-/** Refusals in order of precedence: what a reviewer may not do at all comes before what they may not do now. */
-function decideVote(state: State, command: Command & { kind: "approve" | "reject" }): Decided<Event, Refusal> {
-  const { approvalId, reviewer, comment, nowMs } = command;
-  const approve = command.kind === "approve";
-  const approval = findApproval(state, approvalId);
-  if (approval === undefined) return refused({ kind: "not found", approvalId });
-  const { binding, votes, ending, expiresAtMs } = approval;
-
-  const barred = barredFrom(binding, reviewer);
-  if (barred !== undefined) return refused(barred);
-  const previous = votes.find((vote) => vote.reviewer === reviewer.name);
-  const sameHash = command.kind === "reject" || command.argumentsHash === binding.argumentsHash;
-  if (previous?.approve === approve && sameHash) return accepted([]);
-  if (ending !== undefined) return refused({ kind: "already decided", approvalId, ending });
-  if (expiresAtMs <= nowMs) return refused({ kind: "overdue", approvalId, expiresAtMs });
-  if (!sameHash) return refused({ kind: "arguments changed", approvalId });
-  if (previous !== undefined) return refused({ kind: "already voted", approvalId, vote: previous });
-
-  const vote: Vote = { reviewer: reviewer.name, approve, comment, timeMs: nowMs };
-  const voted: Event = { kind: "voted", approvalId, vote };
-  const all = [...votes, vote];
-  const end: End | undefined = !approve ? "rejected" : all.length >= binding.quorum ? "approved" : undefined;
-  if (end === undefined) return accepted([voted]);
-  // Every vote before this one was a yes: a no would have ended it.
-  const by = approve ? all.map((one) => one.reviewer) : [reviewer.name];
-  return accepted([voted, resolved({ ...approval, votes: all }, { end, by, reason: comment, timeMs: nowMs })]);
+function isOpenToMore({ votes, edit, joined, expiresAtMs }: Approval, nowMs: number): boolean {
+  return votes.length === 0 && edit === undefined && joined.length < MAX_JOINED && expiresAtMs > nowMs;
 }
 
-function barredFrom({ principal, approverGroup }: Binding, { name, groups }: Reviewer): Refusal | undefined {
-  for (const as of ["user", "agent"] as const) {
-    // The requester's runtime spells the name: other capitals must not make another person.
-    if (principal[as].toLowerCase() === name.toLowerCase()) return { kind: "self approval", reviewer: name, as };
+function decideCancel(state: State, command: Extract<Command, { kind: "cancel" }>): Verdict {
+  const { approvalId, by, reason, nowMs } = command;
+  const approval = findApproval(state, approvalId);
+  if (approval === undefined) return refused({ kind: "not found", approvalId });
+  // What has ended needs no withdrawing: whoever cancels reads in the answer how it ended.
+  const own = [approval.binding, ...approval.joined].find((one) => one.approvalId === approvalId);
+  if (approval.ending !== undefined || own === undefined) return accepted([]);
+  return accepted([resolved(approval, own, { end: "cancelled", by: [by], reason, grantId: "", timeMs: nowMs })]);
+}
+
+function decideAbsence(state: State, absence: Absence, nowMs: number): Verdict {
+  const { reviewer, untilMs, standIn } = absence;
+  const known = state.absences.get(reviewer);
+  if (untilMs > nowMs + MAX_ABSENCE_MS) {
+    return refused({ kind: "absence invalid", why: `give a date within ${MAX_ABSENCE_MS / 86_400_000} days` });
   }
-  if (approverGroup === "" || groups.includes(approverGroup)) return undefined;
-  return { kind: "not an approver", reviewer: name, group: approverGroup };
+  if (standIn.toLowerCase() === reviewer.toLowerCase()) {
+    return refused({ kind: "absence invalid", why: "name somebody else to stand in" });
+  }
+  const same = known?.untilMs === untilMs && known.standIn === standIn;
+  const isBack = untilMs <= nowMs && (known === undefined || known.untilMs <= nowMs);
+  return accepted(same || isBack ? [] : [{ kind: "absent", absence }]);
+}
+
+function decideClaim(state: State, { key, attempt, untilMs, nowMs }: Once & { readonly nowMs: number }): Verdict {
+  const claim = state.claims.get(key);
+  if (claim !== undefined) return claim.attempt === attempt ? accepted([]) : refused({ kind: "replayed" });
+  if (untilMs <= nowMs) return refused({ kind: "replayed" });
+  return accepted([{ kind: "claimed", key, attempt, untilMs }]);
+}
+
+function sameTold(a: Told | undefined, b: Told | undefined): boolean {
+  if (a === undefined || b === undefined) return a === b;
+  return a.address === b.address && a.shows === b.shows && a.reminders === b.reminders && a.timeMs === b.timeMs;
 }
 
 function difference(a: Binding, b: Binding): keyof Binding | undefined {
-  const same: Readonly<Record<keyof Binding, boolean>> = {
-    approvalId: a.approvalId === b.approvalId,
-    ref: a.ref.session === b.ref.session && a.ref.callId === b.ref.callId,
-    principal:
-      a.principal.tenant === b.principal.tenant &&
-      a.principal.agent === b.principal.agent &&
-      a.principal.session === b.principal.session &&
-      a.principal.user === b.principal.user,
-    tool: a.tool === b.tool,
-    toolDigest: a.toolDigest === b.toolDigest,
-    argumentsHash: a.argumentsHash === b.argumentsHash,
-    approverGroup: a.approverGroup === b.approverGroup,
-    quorum: a.quorum === b.quorum,
-  };
-  return (Object.keys(same) as (keyof Binding)[]).find((field) => !same[field]);
+  return (Object.keys(a) as (keyof Binding)[]).find((field) => JSON.stringify(a[field]) !== JSON.stringify(b[field]));
 }
 
-export function evolve(state: State, event: Event): State {
-  switch (event.kind) {
-    case "requested":
-      addApproval(state, { ...event.approval, votes: [], ending: undefined });
-      return state;
-    case "voted": {
-      const approval = state.pending.get(event.approvalId);
-      if (approval === undefined) return state;
-      state.pending.set(event.approvalId, { ...approval, votes: [...approval.votes, event.vote] });
-      return state;
-    }
-    case "resolved": {
-      const { approvalId } = event.binding;
-      const approval = state.pending.get(approvalId);
-      if (approval === undefined) return state;
-      state.pending.delete(approvalId);
-      state.pendingText -= textOf(approval);
-      addApproval(state, { ...approval, ending: event.ending });
-      return state;
-    }
-  }
-}
-
-function resolved({ binding, createdAtMs, expiresAtMs, votes }: Approval, ending: Ending): Event {
-  return { kind: "resolved", binding, createdAtMs, expiresAtMs, votes, ending };
-}
-
-function accepted(events: readonly Event[]): Decided<Event, Refusal> {
-  return { kind: "accepted", events };
-}
-
-function refused(refusal: Refusal): Decided<Event, Refusal> {
-  return { kind: "refused", refusal };
+function asPending(approval: NewApproval): Approval {
+  return { ...approval, votes: [], edit: undefined, questions: [], joined: [], version: 1, ending: undefined };
 }

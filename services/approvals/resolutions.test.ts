@@ -131,9 +131,9 @@ describe("expiry", () => {
     await ask(replica, 1);
     nowMs += TTL_MS;
     const refusal = await refusalOf(replica.as(alice).approve(yes));
-    expect(refusal).toMatchObject({ reason: "ALREADY_DECIDED", metadata: { state: "EXPIRED" } });
+    expect(refusal).toMatchObject({ reason: "APPROVAL_EXPIRED", metadata: { state: "EXPIRED" } });
     expect((await replica.as(alice).getApproval({ approvalId })).approval).toMatchObject({ state: EXPIRED, votes: [] });
-    expect(await refusalOf(replica.as(alice).approve(yes))).toMatchObject({ reason: "ALREADY_DECIDED" });
+    expect(await refusalOf(replica.as(alice).approve(yes))).toMatchObject({ reason: "APPROVAL_EXPIRED" });
   });
 
   test("two replicas that both end it end it once", async () => {
@@ -166,7 +166,8 @@ describe("replicas", () => {
       ]);
       const lost = answers.filter((answer) => answer.status === "rejected");
       expect(lost).toHaveLength(1);
-      expect(lost[0]?.reason).toMatchObject({ reason: "ALREADY_DECIDED" });
+      const won = answers[0].status === "fulfilled" ? "APPROVAL_CONSUMED" : "APPROVAL_REJECTED";
+      expect(lost[0]?.reason).toMatchObject({ reason: won });
       const state = answers[0].status === "fulfilled" ? APPROVED : REJECTED;
       for (const replica of [one, two]) {
         expect((await replica.as(alice).getApproval(id)).approval?.state).toBe(state);

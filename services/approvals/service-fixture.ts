@@ -3,8 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { v7 as uuidv7 } from "uuid";
 import { onTestFinished } from "vitest";
 import { type ApprovalSchema, type ApprovalState, ApprovalsService } from "../../proto/interlock/v1/approvals_pb.ts";
+import { Impact } from "../../proto/interlock/v1/types_pb.ts";
 import type { Journal } from "../shared/journal/journal.ts";
 import { openSqliteJournal } from "../shared/journal/sqlite.ts";
 import { silentLog } from "../shared/log.ts";
@@ -12,7 +14,9 @@ import { RpcError } from "../shared/rpc/errors.ts";
 import { localClient } from "../shared/rpc/local.ts";
 import { service } from "../shared/rpc/service.ts";
 import type { Caller, Client } from "../shared/rpc/types.ts";
+import { noEdits } from "./desk.ts";
 import { HASH, NOW_MS, TTL_MS, uuid } from "./fixture.ts";
+import { NOBODY } from "./people.ts";
 import { startApprovals } from "./service.ts";
 
 /** The service as its callers meet it, on a real journal. */
@@ -59,7 +63,10 @@ export async function openJournal(): Promise<Journal> {
 }
 
 export async function startReplica(journal: Journal, now: () => number = () => NOW_MS): Promise<Replica> {
-  const approvals = await startApprovals({ journal, now, log: silentLog });
+  const approvals = await startApprovals({
+    ...{ journal, now, log: silentLog, newId: uuidv7, people: NOBODY, checkEdit: noEdits },
+    loginLink: ({ name }) => ({ url: `https://page.example/${name}`, untilMs: now() + 1_000 }),
+  });
   const here = service(ApprovalsService, approvals.handlers);
   return {
     as: (caller) => localClient<typeof ApprovalsService>(here, { caller }),
@@ -67,11 +74,14 @@ export async function startReplica(journal: Journal, now: () => number = () => N
   };
 }
 
+/** Each id in a session of its own: within one session, calls that are alike are joined. */
 export function approvalOf(overrides: ApprovalInit = {}) {
+  const id = overrides.approvalId ?? uuid(1);
+  const session = id === uuid(1) ? "s1" : `s-${id.slice(-12)}`;
   return {
     approvalId: uuid(1),
-    ref: { session: "s1", callId: uuid(0xca11) },
-    principal: { tenant: "demo", agent: "demo-agent", session: "s1", user: "uma" },
+    ref: { session, callId: uuid(0xca11) },
+    principal: { tenant: "demo", agent: "demo-agent", session, user: "uma" },
     tool: "orders.refund",
     toolDigest: "d".repeat(64),
     toolDescription: "Refunds an order.",
@@ -81,6 +91,10 @@ export function approvalOf(overrides: ApprovalInit = {}) {
     policyRevision: "e".repeat(64),
     price: [{ unit: "usd_micros", value: 20_000_000n }],
     labels: ["private-data"],
+    sentence: "Pay {order} back.",
+    impact: Impact.HIGH,
+    effects: ["writes"],
+    rules: ["policy.csv:12"],
     approverGroup: "leads",
     quorum: 1,
     expireTime: timestampFromMs(NOW_MS + TTL_MS),

@@ -114,7 +114,7 @@ const refused: Refused[] = [
   [
     "another hash",
     (r) => r.as(alice).approve({ ...yes, argumentsHash: OTHER_HASH }),
-    { code: "FAILED_PRECONDITION", reason: "ARGUMENTS_CHANGED", field: "arguments_hash" },
+    { code: "FAILED_PRECONDITION", reason: "ARGS_MISMATCH", field: "arguments_hash" },
   ],
   [
     "a comment too long",
@@ -124,7 +124,7 @@ const refused: Refused[] = [
   [
     "a person outside the group",
     (r) => r.as(person("eve", [])).approve(yes),
-    { code: "PERMISSION_DENIED", reason: "NOT_AN_APPROVER", metadata: { approver_group: "leads" } },
+    { code: "PERMISSION_DENIED", reason: "NOT_ELIGIBLE", metadata: { approver_group: "leads" } },
   ],
   [
     "the user the agent acts for",
@@ -242,7 +242,7 @@ describe("refusals", () => {
     const refusal = await refusalOf(replica.as(bob).approve(yes));
     expect(refusal).toMatchObject({
       code: "FAILED_PRECONDITION",
-      reason: "ALREADY_DECIDED",
+      reason: "APPROVAL_REJECTED",
       metadata: { state: "REJECTED", by: "alice" },
     });
     expect(refusal.message).toContain(`alice rejected this at ${new Date(NOW_MS).toISOString()}`);
@@ -259,7 +259,7 @@ describe("tenants", () => {
     expect(await refusalOf(there.approve(yes))).toEqual(unknown);
     expect((await there.listApprovals({})).approvals).toEqual([]);
     const named = await refusalOf(there.getApproval({ tenant: "demo", approvalId }));
-    expect(named).toMatchObject({ code: "NOT_FOUND", reason: "TENANT_NOT_FOUND" });
+    expect(named).toMatchObject({ code: "NOT_FOUND", reason: "CROSS_TENANT" });
     expect(await refusalOf(there.approve({ tenant: "nowhere", ...yes }))).toEqual(named);
     expect(await refusalOf(there.listApprovals({ tenant: "demo" }))).toEqual(named);
     expect((await replica.as(alice).getApproval({ tenant: "demo", approvalId })).approval?.votes).toEqual([]);

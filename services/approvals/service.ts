@@ -1,176 +1,200 @@
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import type { ApprovalsService } from "../../proto/interlock/v1/approvals_pb.ts";
-import { Executor, type WaitOptions } from "../shared/executor.ts";
-import type { Journal } from "../shared/journal/journal.ts";
-import type { Log } from "../shared/log.ts";
+import type { WaitOptions } from "../shared/executor.ts";
 import { parseName } from "../shared/names.ts";
 import type { HandlerContext, Handlers } from "../shared/rpc/types.ts";
 import { requireReader, requireReviewer, requireService } from "./access.ts";
-import type { Event } from "./approval.ts";
-import { type Command, decider, type Refusal } from "./decider.ts";
-import { Expiry } from "./expiry.ts";
+import type { Card } from "./card.ts";
+import { Desk, type DeskOptions } from "./desk.ts";
 import { listApprovals } from "./list.ts";
-import { toRpcError } from "./refusals.ts";
-import { earliestExpiry, findApproval, type State } from "./state.ts";
-import { watchResolutions } from "./watch.ts";
+import type { State } from "./state.ts";
+import { statsOf } from "./stats.ts";
 import {
-  type ApprovalInit,
+  absenceSchema,
+  answerSchema,
   approveSchema,
+  askSchema,
   cancelSchema,
   getSchema,
+  linkSchema,
   parse,
   parseApproval,
   parsePosition,
   parseState,
   rejectSchema,
+  revokeSchema,
+  toAbsence,
   toApproval,
+  toDuration,
+  toGrant,
 } from "./wire.ts";
 
 /** Approvals: keeps what people are asked and what they answer, one stream a tenant. It tells nobody to run anything. */
 
-export type ApprovalsOptions = { readonly journal: Journal; readonly now: () => number; readonly log: Log };
+/** Makes a link that logs this person in. @throws RpcError where there is no page. */
+export type LoginLink = (
+  person: { readonly tenant: string; readonly name: string },
+  approvalId: string,
+) => { readonly url: string; readonly untilMs: number };
 
-export type Approvals = { readonly handlers: Handlers<typeof ApprovalsService> } & AsyncDisposable;
+export type ApprovalsOptions = DeskOptions & { readonly loginLink: LoginLink };
 
-const PREFIX = "approval.";
+export type Approvals = { readonly handlers: Handlers<typeof ApprovalsService>; readonly desk: Desk } & AsyncDisposable;
 
 /** @throws RpcError UNAVAILABLE when the journal does not answer: what is due could not be ended. */
 export async function startApprovals(options: ApprovalsOptions): Promise<Approvals> {
   const desk = new Desk(options);
   await desk.start();
-  return { handlers: handlersOf(desk, options.now), [Symbol.asyncDispose]: () => desk[Symbol.asyncDispose]() };
+  return {
+    desk,
+    handlers: { ...forServices(desk, options), ...forReaders(desk, options), ...forReviewers(desk, options) },
+    [Symbol.asyncDispose]: () => desk[Symbol.asyncDispose](),
+  };
 }
 
-function handlersOf(desk: Desk, now: () => number): Handlers<typeof ApprovalsService> {
+type All = Handlers<typeof ApprovalsService>;
+
+function forServices(
+  desk: Desk,
+  { now }: ApprovalsOptions,
+): Pick<All, "requestApproval" | "cancelApproval" | "answerQuestion" | "watchResolutions"> {
   return {
     requestApproval: async (request, context) => {
       requireService(context.caller);
       const approval = parseApproval(request.approval, now());
       const { tenant } = approval.binding.principal;
       const { approvalId } = approval.binding;
-      return desk.answer(tenant, { kind: "request", approval, nowMs: now() }, approvalId, context);
+      const command = { kind: "request", approval, nowMs: now() } as const;
+      return { approval: toApproval(await desk.answer(tenant, command, approvalId, waitOf(context))) };
     },
     cancelApproval: async (request, context) => {
       const by = requireService(context.caller);
       const { approvalId, reason } = parse(cancelSchema, request);
       const tenant = parseName("tenant", request.tenant);
-      return desk.answer(tenant, { kind: "cancel", approvalId, by, reason, nowMs: now() }, approvalId, context);
+      const command = { kind: "cancel", approvalId, by, reason, nowMs: now() } as const;
+      return { approval: toApproval(await desk.answer(tenant, command, approvalId, waitOf(context))) };
+    },
+    answerQuestion: async (request, context) => {
+      requireService(context.caller);
+      const tenant = parseName("tenant", request.tenant);
+      const given = parse(answerSchema, request);
+      const command = { kind: "answer", ...given, nowMs: now() } as const;
+      return { approval: toApproval(await desk.answer(tenant, command, given.approvalId, waitOf(context))) };
     },
     async *watchResolutions({ after }, context) {
       requireService(context.caller);
       yield* desk.watch(parsePosition(after), context.signal);
     },
+  };
+}
+
+function forReaders(
+  desk: Desk,
+  { now }: ApprovalsOptions,
+): Pick<All, "getApproval" | "listApprovals" | "listGrants" | "getStats"> {
+  return {
     getApproval: async (request, context) => {
       const tenant = requireReader(context.caller, request.tenant);
-      const { approvalId } = parse(getSchema, request);
-      return desk.get(tenant, approvalId, context);
+      const approval = await desk.get(tenant, parse(getSchema, request).approvalId, waitOf(context));
+      return { approval: toApproval(approval), card: toCard(await desk.card(tenant, approval)) };
     },
     listApprovals: async (request, context) => {
       const tenant = requireReader(context.caller, request.tenant);
       const wanted = parseState(request.state);
-      const approvals = await desk.read(tenant, (state) => listApprovals(state, wanted), context);
+      const approvals = await desk.read(tenant, (state) => listApprovals(state, wanted), waitOf(context));
       return { approvals: approvals.map(toApproval) };
     },
-    approve: async (request, context) => {
-      const { tenant, ...reviewer } = requireReviewer(context.caller, request.tenant);
-      const { approvalId, argumentsHash, comment } = parse(approveSchema, request);
-      const vote = { kind: "approve", approvalId, reviewer, argumentsHash, comment, nowMs: now() } as const;
-      return desk.answer(tenant, vote, approvalId, context);
+    listGrants: async (request, context) => {
+      const tenant = requireReader(context.caller, request.tenant);
+      return { grants: await desk.read(tenant, grantsOf, waitOf(context)) };
     },
-    reject: async (request, context) => {
-      const { tenant, ...reviewer } = requireReviewer(context.caller, request.tenant);
-      const { approvalId, comment } = parse(rejectSchema, request);
-      return desk.answer(tenant, { kind: "reject", approvalId, reviewer, comment, nowMs: now() }, approvalId, context);
+    getStats: async (request, context) => {
+      const tenant = requireReader(context.caller, request.tenant);
+      const nowMs = now();
+      return await desk.read(
+        tenant,
+        (state) => {
+          const { rules, reviewers } = statsOf(state, nowMs);
+          return {
+            pending: state.pending.size,
+            rules: rules.map(({ answerP50Ms, answerP90Ms, ...rule }) => ({
+              ...rule,
+              ...(answerP50Ms === undefined ? {} : { answerP50: toDuration(answerP50Ms) }),
+              ...(answerP90Ms === undefined ? {} : { answerP90: toDuration(answerP90Ms) }),
+            })),
+            reviewers: [...reviewers],
+            absences: absencesOf(state, nowMs),
+          };
+        },
+        waitOf(context),
+      );
     },
   };
 }
 
-/** What lives as long as the service: the executor and the timer. */
-class Desk implements AsyncDisposable {
-  readonly #options: ApprovalsOptions;
-  readonly #executor: Executor<State, Command, Event, Refusal>;
-  readonly #expiry: Expiry;
-  readonly #stopping = new AbortController();
+function forReviewers(
+  desk: Desk,
+  { now, loginLink }: ApprovalsOptions,
+): Pick<All, "approve" | "reject" | "askBack" | "revokeGrant" | "setAbsence" | "createLoginLink"> {
+  return {
+    approve: async (request, context) => {
+      const { tenant, ...person } = requireReviewer(context.caller, request.tenant);
+      const { approvalId, grant, ...consent } = parse(approveSchema, request);
+      const terms = grant && { uses: grant.uses, untilMs: now() + grant.duration, bounds: grant.bounds };
+      const who = { tenant, person, approvalId, wait: waitOf(context) };
+      const given = { ...consent, ...(terms === undefined ? {} : { grant: terms }) };
+      return { approval: toApproval(await desk.approve(who, given)) };
+    },
+    reject: async (request, context) => {
+      const { tenant, ...person } = requireReviewer(context.caller, request.tenant);
+      const { approvalId, comment } = parse(rejectSchema, request);
+      const who = { tenant, person, approvalId, wait: waitOf(context) };
+      return { approval: toApproval(await desk.reject(who, comment)) };
+    },
+    askBack: async (request, context) => {
+      const { tenant, ...person } = requireReviewer(context.caller, request.tenant);
+      const { approvalId, text } = parse(askSchema, request);
+      const who = { tenant, person, approvalId, wait: waitOf(context) };
+      return { approval: toApproval(await desk.askBack(who, text)) };
+    },
+    revokeGrant: async (request, context) => {
+      const tenant = requireReader(context.caller, request.tenant);
+      const by = context.caller.kind === "person" ? context.caller.name : "";
+      const { grantId } = parse(revokeSchema, request);
+      await desk.run(tenant, { kind: "revoke", grantId, by, nowMs: now() }, waitOf(context));
+      return { grants: await desk.read(tenant, grantsOf, waitOf(context)) };
+    },
+    setAbsence: async (request, context) => {
+      const { tenant, name } = requireReviewer(context.caller, request.tenant);
+      const { until, standIn } = parse(absenceSchema, request);
+      const nowMs = now();
+      const absence = { reviewer: name, untilMs: until ?? nowMs, standIn };
+      await desk.run(tenant, { kind: "absent", absence, nowMs }, waitOf(context));
+      return { absences: await desk.read(tenant, (state) => absencesOf(state, nowMs), waitOf(context)) };
+    },
+    createLoginLink: async (request, context) => {
+      const { tenant, name } = requireReviewer(context.caller, request.tenant);
+      const { approvalId } = parse(linkSchema, request);
+      const { url, untilMs } = loginLink({ tenant, name }, approvalId);
+      return { url, expireTime: timestampFromMs(untilMs) };
+    },
+  };
+}
 
-  constructor(options: ApprovalsOptions) {
-    const { journal, now, log } = options;
-    this.#options = options;
-    this.#executor = new Executor({ journal, decider, now });
-    this.#expiry = new Expiry({ streams: () => journal.streams(PREFIX), expire: (s) => this.#expire(s), now, log });
-  }
+function grantsOf({ grants }: State) {
+  return [...grants.values()].toReversed().map(toGrant);
+}
 
-  start(): Promise<void> {
-    return this.#expiry.start();
-  }
+function absencesOf({ absences }: State, nowMs: number) {
+  return [...absences.values()].filter(({ untilMs }) => untilMs > nowMs).map(toAbsence);
+}
 
-  /** Runs a command about one approval, and answers with what has become of it. */
-  async answer(
-    tenant: string,
-    command: Command,
-    approvalId: string,
-    context: HandlerContext,
-  ): Promise<{ approval: ApprovalInit }> {
-    const stream = PREFIX + tenant;
-    const decided = await this.#executor.execute(stream, command, waitOf(context));
-    if (decided.kind === "refused") {
-      // The answer came after the time was over but before the timer: the end it met goes on record with it.
-      if (decided.refusal.kind === "overdue") await this.#expire(stream);
-      throw toRpcError(decided.refusal);
-    }
-    for (const event of decided.events) this.#note(stream, event);
-    return this.get(tenant, approvalId, context);
-  }
-
-  async get(tenant: string, approvalId: string, context: HandlerContext): Promise<{ approval: ApprovalInit }> {
-    const approval = await this.read(tenant, (state) => findApproval(state, approvalId), context);
-    if (approval === undefined) throw toRpcError({ kind: "not found", approvalId });
-    return { approval: toApproval(approval) };
-  }
-
-  read<T>(tenant: string, look: (state: State) => T, context: HandlerContext): Promise<T> {
-    return this.#executor.read(PREFIX + tenant, look, waitOf(context));
-  }
-
-  watch(after: number, caller: AbortSignal): ReturnType<typeof watchResolutions> {
-    const { journal } = this.#options;
-    return watchResolutions(after, { journal, prefix: PREFIX, caller, stopping: this.#stopping.signal });
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#stopping.abort();
-    await this.#expiry[Symbol.asyncDispose]();
-    await this.#executor[Symbol.asyncDispose]();
-  }
-
-  async #expire(stream: string): Promise<number | undefined> {
-    for (;;) {
-      const nowMs = this.#options.now();
-      const earliest = await this.#executor.read(stream, earliestExpiry);
-      if (earliest === undefined || earliest > nowMs) return earliest;
-      const decided = await this.#executor.execute(stream, { kind: "expire", nowMs });
-      if (decided.kind === "accepted") for (const event of decided.events) this.#note(stream, event);
-    }
-  }
-
-  #note(stream: string, event: Event): void {
-    switch (event.kind) {
-      case "requested": {
-        const { approvalId, tool, approverGroup, quorum } = event.approval.binding;
-        this.#expiry.note(stream, event.approval.expiresAtMs);
-        this.#options.log.info({ stream, approvalId, tool, approverGroup, quorum }, "approval.requested");
-        return;
-      }
-      case "voted": {
-        const { reviewer, approve } = event.vote;
-        this.#options.log.info({ stream, approvalId: event.approvalId, reviewer, approve }, "approval.voted");
-        return;
-      }
-      case "resolved": {
-        const { end, by } = event.ending;
-        this.#options.log.info({ stream, approvalId: event.binding.approvalId, end, by }, "approval.resolved");
-        return;
-      }
-    }
-  }
+function toCard({ sentence, args, lines, warnings, risk }: Card) {
+  const shown = [...args, ...lines].map(({ label, text, rest, quoted }) => ({
+    ...{ label, text, quoted },
+    folded: rest.length,
+  }));
+  return { sentence, lines: shown, warnings: [...warnings], risk };
 }
 
 function waitOf({ signal, deadlineMs }: HandlerContext): WaitOptions {

@@ -6,10 +6,11 @@ import {
   type ApprovalSchema,
   ApprovalState,
 } from "../../proto/interlock/v1/approvals_pb.ts";
+import { Impact } from "../../proto/interlock/v1/types_pb.ts";
 import { JsonError, parseJson } from "../shared/json.ts";
 import { NAME, TOOL_NAME } from "../shared/names.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
-import type { Approval, End, NewApproval } from "./approval.ts";
+import type { Absence, Approval, Binding, End, Grant, NewApproval, Question } from "./approval.ts";
 
 /** Protobuf to our own types and back. What is unspecified or unknown is refused, never defaulted. */
 
@@ -55,7 +56,30 @@ const approvalSchema = z.object(
     argumentsJson,
     argumentsHash: hash,
     reasons: z.array(z.string().max(2_000)).max(100),
+    rules: z.array(z.string().max(300)).max(100),
     policyRevision: z.string().max(128),
+    sentence: z.string().max(1_000),
+    impact: z.enum(Impact).transform((impact, context) => {
+      const known = IMPACT_WORDS[impact];
+      if (known !== undefined) return known;
+      context.addIssue("say how much the tool can do: 1 (low) to 3 (high)");
+      return z.NEVER;
+    }),
+    effects: z.array(z.string().max(64)).max(16),
+    firstArguments: z.array(z.string().max(64)).max(32),
+    budgets: z
+      .array(
+        z.object({
+          name: z.string().max(128),
+          scope: z.string().max(16),
+          subject: z.string().max(128),
+          unit: z.string().max(32),
+          limit: z.bigint(),
+          available: z.bigint(),
+        }),
+      )
+      .max(64),
+    steps: z.array(z.object({ tool: z.string().max(256), outcome: z.string().max(64), time })).max(20),
     price: z
       .array(
         z.object({
@@ -66,7 +90,11 @@ const approvalSchema = z.object(
       .max(16),
     labels: z.array(z.string().min(1).max(64)).max(64),
     approverGroup: nameOrEmpty,
+    approverGroups: z.array(name).max(8),
     quorum: z.int().min(0).max(20),
+    confirm: z.boolean(),
+    escalateGroup: nameOrEmpty,
+    escalateTime: time.optional(),
     createTime: time.optional(),
     expireTime: time,
   },
@@ -75,35 +103,63 @@ const approvalSchema = z.object(
 
 /** @throws RpcError INVALID_ARGUMENT naming the field. Whether it expires in time is the decider's to say. */
 export function parseApproval(message: ApprovalMessage | undefined, nowMs: number): NewApproval {
-  const { approvalId, ref, principal, tool, toolDigest, argumentsHash, approverGroup, quorum, ...rest } = parse(
-    approvalSchema,
-    message,
-    "approval",
-  );
-  const { createTime, expireTime, ...shown } = rest;
+  const parsed = parse(approvalSchema, message, "approval");
+  const { approvalId, ref, principal, tool, toolDigest, argumentsHash, policyRevision, ...asked } = parsed;
+  const { approverGroup, approverGroups, quorum, confirm, escalateGroup, escalateTime, ...rest } = asked;
+  const { createTime, expireTime, steps, ...shown } = rest;
+  const groups = approverGroups.length > 0 ? approverGroups : approverGroup === "" ? [] : [approverGroup];
+  const need = {
+    groups: [...new Set(groups)].toSorted((a, b) => (a < b ? -1 : 1)),
+    quorum: Math.max(1, quorum),
+    confirm,
+    escalateGroup,
+    escalateAtMs: escalateTime ?? 0,
+  };
   return {
-    binding: {
-      approvalId,
-      ref,
-      principal,
-      tool,
-      toolDigest,
-      argumentsHash,
-      approverGroup,
-      quorum: Math.max(1, quorum),
-    },
-    shown,
+    binding: { approvalId, ref, principal, tool, toolDigest, argumentsHash, policyRevision, need },
+    shown: { ...shown, steps: steps.map(({ time: timeMs, ...step }) => ({ ...step, timeMs })) },
     createdAtMs: createTime ?? nowMs,
     expiresAtMs: expireTime,
   };
 }
 
+const IMPACT_WORDS: Partial<Record<Impact, "low" | "medium" | "high">> = {
+  [Impact.LOW]: "low",
+  [Impact.MEDIUM]: "medium",
+  [Impact.HIGH]: "high",
+};
+const TO_IMPACT = { low: Impact.LOW, medium: Impact.MEDIUM, high: Impact.HIGH } as const;
+
 export const getSchema = z.object({ approvalId: id });
+const duration = z
+  .object({ seconds: z.bigint().min(0n), nanos: z.int().min(0) }, "give a time")
+  .transform(({ seconds, nanos }) => Number(seconds) * 1_000 + Math.floor(nanos / 1e6));
 export const approveSchema = z.object({
   approvalId: id,
   argumentsHash: hash,
   comment,
+  calls: z.int().transform((calls) => Math.max(1, calls)),
+  editedArgumentsJson: argumentsJson.or(z.literal("")),
+  grant: z
+    .object({
+      uses: z.int(),
+      duration,
+      bounds: z.array(z.object({ argument: z.string().min(1).max(64), max: z.number() })).max(16),
+    })
+    .optional(),
 });
+export const askSchema = z.object({
+  approvalId: id,
+  text: z.string().trim().min(1, "write a question").max(MAX_COMMENT),
+});
+export const answerSchema = z.object({
+  approvalId: id,
+  questionId: id,
+  text: z.string().trim().min(1, "write an answer").max(4_000),
+});
+export const revokeSchema = z.object({ grantId: id });
+export const absenceSchema = z.object({ until: time.optional(), standIn: nameOrEmpty });
+export const linkSchema = z.object({ approvalId: id.or(z.literal("")) });
 export const rejectSchema = z.object({ approvalId: id, comment });
 export const cancelSchema = z.object({ approvalId: id, reason: comment });
 
@@ -168,18 +224,84 @@ const TO_STATE: Readonly<Record<"pending" | End, ApprovalState>> = {
 export type ApprovalInit = Extract<MessageInitShape<typeof ApprovalSchema>, { $typeName?: never }>;
 
 export function toApproval(approval: Approval): ApprovalInit {
-  const { price, reasons, labels, ...shown } = approval.shown;
-  return { ...toResolution(approval), ...shown, price: [...price], reasons: [...reasons], labels: [...labels] };
+  const { price, reasons, labels, rules, effects, budgets, firstArguments, steps, impact, ...shown } = approval.shown;
+  return {
+    ...toResolution(approval),
+    ...shown,
+    impact: TO_IMPACT[impact],
+    price: [...price],
+    reasons: [...reasons],
+    labels: [...labels],
+    rules: [...rules],
+    effects: [...effects],
+    budgets: [...budgets],
+    firstArguments: [...firstArguments],
+    steps: steps.map(({ timeMs, ...step }) => ({ ...step, time: timestampFromMs(timeMs) })),
+    questions: approval.questions.map(toQuestion),
+    joined: approval.joined.map(({ ref }) => ref),
+  };
 }
 
-/** Without what only a reviewer reads. */
-export function toResolution(approval: Omit<Approval, "shown">): ApprovalInit {
-  const { binding, createdAtMs, expiresAtMs, votes, ending } = approval;
+function toQuestion({ timeMs, answer, ...question }: Question) {
   return {
-    ...binding,
+    ...question,
+    time: timestampFromMs(timeMs),
+    answer: answer?.text ?? "",
+    ...(answer === undefined ? {} : { answerTime: timestampFromMs(answer.timeMs) }),
+  };
+}
+
+type Resolution = Pick<Approval, "binding" | "createdAtMs" | "expiresAtMs" | "votes" | "edit" | "ending">;
+
+/** Without what only a reviewer reads. */
+export function toResolution(approval: Resolution): ApprovalInit {
+  const { binding, createdAtMs, expiresAtMs, votes, edit, ending } = approval;
+  return {
+    ...toBinding(binding),
     state: TO_STATE[ending?.end ?? "pending"],
     createTime: timestampFromMs(createdAtMs),
     expireTime: timestampFromMs(expiresAtMs),
-    votes: votes.map(({ timeMs, ...vote }) => ({ ...vote, time: timestampFromMs(timeMs) })),
+    votes: votes.map(({ timeMs, groups: _, argumentsHash: __, ...vote }) => ({
+      ...vote,
+      time: timestampFromMs(timeMs),
+    })),
+    ...(edit === undefined ? {} : { edit: { ...edit, time: timestampFromMs(edit.timeMs) } }),
+    ...(ending === undefined
+      ? {}
+      : {
+          endedBy: [...ending.by],
+          endReason: ending.reason,
+          grantId: ending.grantId,
+          endTime: timestampFromMs(ending.timeMs),
+        }),
   };
+}
+
+function toBinding({ need, ...same }: Binding): ApprovalInit {
+  const { groups, quorum, confirm, escalateGroup, escalateAtMs } = need;
+  return {
+    ...same,
+    ...{ quorum, confirm, escalateGroup },
+    approverGroup: groups.length === 1 ? (groups[0] ?? "") : "",
+    approverGroups: [...groups],
+    ...(escalateAtMs === 0 ? {} : { escalateTime: timestampFromMs(escalateAtMs) }),
+  };
+}
+
+export function toGrant(grant: Grant) {
+  const { grantId, by, binding, argumentsJson: json, bounds, uses, used, untilMs, revokedBy } = grant;
+  const { principal, tool } = binding;
+  return {
+    ...{ grantId, reviewer: by, principal, tool, argumentsJson: json, uses, used, revokedBy },
+    bounds: [...bounds],
+    expireTime: timestampFromMs(untilMs),
+  };
+}
+
+export function toAbsence({ reviewer, untilMs, standIn }: Absence) {
+  return { reviewer, standIn, until: timestampFromMs(untilMs) };
+}
+
+export function toDuration(ms: number): { seconds: bigint; nanos: number } {
+  return { seconds: BigInt(Math.floor(ms / 1_000)), nanos: Math.round(ms % 1_000) * 1_000_000 };
 }

@@ -78,6 +78,13 @@ export type Step = { readonly state: CallProgress; readonly command: CallCommand
 
 const NOTHING_HELD: Held = { decision: undefined, reserved: false, approved: false, asked: false, mayHaveRun: false };
 
+/** Of a call whose end is told from outside its stages. */
+export const ENDING: CallProgress = {
+  kind: "active",
+  at: "settle",
+  held: { decision: undefined, reserved: false, approved: false, asked: false, mayHaveRun: false },
+};
+
 /** A new call, resolved. */
 export function begin(): Step {
   return { state: { kind: "active", at: "guard", held: NOTHING_HELD }, command: { kind: "guard" } };

@@ -86,6 +86,7 @@ function open(...answers: readonly (Verdict | Error)[]) {
         io: { signal: new AbortController().signal },
         attempt: "try-1",
         labels: [],
+        budgets: [],
         loop: CLEAR,
         provenance: NO_PROVENANCE,
         spent: {},

@@ -46,9 +46,12 @@ export function decisionOf({ obligations, ...change }: DecisionChange = {}): Dec
     revision: "r".repeat(64),
     obligations: {
       limits: { wallMs: 0, cpuMs: 0, memoryBytes: 0, outputBytes: 0, pids: 0 },
-      approverGroup: "",
+      approverGroups: [],
       quorum: 0,
       approvalTtlMs: 0,
+      confirm: false,
+      escalateGroup: "",
+      escalateAfterMs: 0,
       ...obligations,
     },
     ...change,
@@ -56,7 +59,7 @@ export function decisionOf({ obligations, ...change }: DecisionChange = {}): Dec
 }
 
 export const ALLOW = decisionOf();
-export const ASK = decisionOf({ kind: "require_approval", obligations: { approverGroup: "leads", quorum: 1 } });
+export const ASK = decisionOf({ kind: "require_approval", obligations: { approverGroups: ["leads"], quorum: 1 } });
 export const DENY = decisionOf({ kind: "deny", reasons: ["Not for you."] });
 
 export function resultOf(change: Partial<RunResult> = {}): RunResult {

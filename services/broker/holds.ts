@@ -1,4 +1,4 @@
-import type { LedgerService } from "../../proto/interlock/v1/ledger_pb.ts";
+import type { Budget, LedgerService } from "../../proto/interlock/v1/ledger_pb.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Client } from "../shared/rpc/types.ts";
 import { AtStage, asking, askOptions } from "./asking.ts";
@@ -11,6 +11,9 @@ import { approvalMs, type Work } from "./work.ts";
 /** Beyond all that is bounded: how long a hold outlives what it is for. */
 const LEASE_SLACK_MS = 45_000;
 
+/** A budget as it stands once a call is held against it. */
+export type BudgetLeft = Pick<Budget, "name" | "scope" | "subject" | "unit" | "limit" | "available">;
+
 /** What a call holds in the ledger until it ends. */
 export class Holds {
   readonly #ledger: Client<typeof LedgerService>;
@@ -22,15 +25,19 @@ export class Holds {
   }
 
   /** @throws RpcError when a budget has no room for it, or the ledger does not answer: then it may be held. */
-  async reserve(work: Work, decision: Decision): Promise<void> {
+  async reserve(work: Work, decision: Decision): Promise<readonly BudgetLeft[]> {
     const { call, tool, io } = work;
     const wait = decision.kind === "require_approval" ? approvalMs(decision) : 0;
     const expireTime = toTimestamp(this.#now() + wait + wallMsOf(tool, decision) + LEASE_SLACK_MS);
     const amounts = priceOf(work).map(toAmount);
     const { callId: reservationId, principal } = call;
     const of = { reservationId, principal, tool: call.tool, groups: tool.manifest.groups };
-    const request = { ...of, amounts, expireTime, ancestors: toAncestors(call) };
-    await asking("ledger", this.#ledger.reserve(request, askOptions(io)));
+    const wantLeft = decision.kind === "require_approval";
+    const request = { ...of, amounts, expireTime, ancestors: toAncestors(call), wantLeft };
+    const { left } = await asking("ledger", this.#ledger.reserve(request, askOptions(io)));
+    return left.map(({ name, scope, subject, unit, limit, available }) => ({
+      ...{ name, scope, subject, unit, limit, available },
+    }));
   }
 
   /** A hold that was made to last until people answer has to outlast the run. */

@@ -59,7 +59,8 @@ export type Decision = {
 /** Zero and empty impose nothing. */
 export type Obligations = {
   readonly limits: Limits;
-  readonly approverGroup: string;
+  /** All of them have to say yes; empty: any reviewer. */
+  readonly approverGroups: readonly string[];
   /** The only ways out; undefined leaves the manifest's. */
   readonly egress?: readonly string[];
   /** Fields that are taken out of what the tool answers. */
@@ -68,6 +69,9 @@ export type Obligations = {
   readonly notify?: readonly string[];
   readonly quorum: number;
   readonly approvalTtlMs: number;
+  readonly confirm: boolean;
+  readonly escalateGroup: string;
+  readonly escalateAfterMs: number;
 };
 
 /** Zero leaves the bound to the manifest. */

@@ -8,7 +8,7 @@ import { RpcError } from "../shared/rpc/errors.ts";
 import type { Client } from "../shared/rpc/types.ts";
 import type { Signer } from "../shared/signing.ts";
 import { AtStage, asking, askOptions } from "./asking.ts";
-import { advance, begin, type CallCommand, type CallEvent, type CallProgress, type Step } from "./call.ts";
+import { advance, begin, type CallCommand, type CallEvent, type CallProgress, ENDING, type Step } from "./call.ts";
 import { logCall } from "./call-log.ts";
 import type { Tool } from "./catalog.ts";
 import { type ControlState, switchAgainst } from "./control.ts";
@@ -29,6 +29,7 @@ import { RUN_SLACK_MS, type Runners, type RunOutcome, wallMsOf } from "./runners
 import {
   type Basis,
   glance,
+  lastSteps,
   type SessionCommand,
   type SessionEvent,
   type SessionRefusal,
@@ -120,6 +121,7 @@ export class Pipeline {
       labels: [],
       loop: CLEAR,
       provenance: NO_PROVENANCE,
+      budgets: [],
       spent: {},
       ...more,
     };
@@ -255,7 +257,7 @@ export class Pipeline {
     const response = await asking("pdp", pdp.decide({ facts }, askOptions(work.io)));
     const decision = withProvenance(withLoop(fromDecision(response.decision), loop), provenance);
     if (askedUnder !== undefined && asksMore(decision, askedUnder))
-      return refused(guardRefusal({ kind: "approval_outdated" }));
+      return refused(guardRefusal({ kind: "policy_mismatch" }));
     work.decision = decision;
     if (decision.kind === "require_approval" && work.io.asksNobody === true) {
       return refused(guardRefusal({ kind: "approval_needed", tool: call.tool, reasons: decision.reasons }));
@@ -264,7 +266,7 @@ export class Pipeline {
   }
 
   async #reserve(work: Work, decision: Decision): Promise<CallEvent> {
-    await this.#holds.reserve(work, decision);
+    work.budgets = await this.#holds.reserve(work, decision);
     return { kind: "reserved" };
   }
 
@@ -293,8 +295,14 @@ export class Pipeline {
       this.#within(work),
     );
     if (recorded.kind === "refused") return recordRefusal(recorded.refusal, call);
-    await asking("approvals", this.ask({ call, tool, decision, expiresMs, labels }, askOptions(work.io)));
+    const steps = await sessions.peek(streamOf(call.principal), lastSteps);
+    const question = { call, tool, decision, expiresMs, labels, steps, budgets: work.budgets };
+    await asking("approvals", this.ask(question, askOptions(work.io)));
     return { kind: "parked" };
+  }
+
+  get mask(): Mask {
+    return this.#options.mask;
   }
 
   /** Puts the question to people. Idempotent: whoever finds a parked call may ask again. */
@@ -381,12 +389,6 @@ function patienceOf({ patient }: Work, { kind }: CallCommand): number {
 }
 
 type Doable = Exclude<CallCommand, { kind: "end" | "yield" | "none" }>;
-
-const ENDING: CallProgress = {
-  kind: "active",
-  at: "settle",
-  held: { decision: undefined, reserved: false, approved: false, asked: false, mayHaveRun: false },
-};
 
 function refused(refusal: Refusal): CallEvent {
   return { kind: "refused", refusal };

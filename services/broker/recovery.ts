@@ -1,5 +1,6 @@
-import type { WatchResolutionsResponse } from "../../proto/interlock/v1/approvals_pb.ts";
+import type { Approval, WatchResolutionsResponse } from "../../proto/interlock/v1/approvals_pb.ts";
 import { ApprovalState } from "../../proto/interlock/v1/approvals_pb.ts";
+import { RpcError } from "../shared/rpc/errors.ts";
 import { endLost, endParked, rerun, resume, type Step } from "./call.ts";
 import type { Catalog, Tool } from "./catalog.ts";
 import type { Amount, Call, Decision, Outcome, Refusal } from "./model.ts";
@@ -7,7 +8,9 @@ import { streamOf } from "./model.ts";
 import type { Pipeline, Sessions } from "./pipeline.ts";
 import type { Records } from "./records.ts";
 import { guardRefusal } from "./refusals.ts";
-import type { SessionEvent } from "./session.ts";
+import { withEdit } from "./secret-arguments.ts";
+import { lastSteps, type SessionEvent } from "./session.ts";
+import { toRefusal } from "./wire.ts";
 import type { WorkChange } from "./work.ts";
 
 export type RecoveryOptions = {
@@ -40,13 +43,55 @@ export class Recovery {
     await this.#options.pipeline.letGo(ref.callId);
     const begun = await this.#begun(place, "parked");
     if (begun === undefined) return;
-    const { call, decision, price } = begun;
-    if (approval.state === ApprovalState.APPROVED && approval.argumentsHash === call.argumentsHash) {
-      await this.#drive(call, resume(), { askedUnder: decision, price, patient: true });
+    const { decision, price } = begun;
+    if (approval.state === ApprovalState.APPROVED) {
+      const claimed = this.#claim(approval, begun.call);
+      if (claimed.kind === "claimed") {
+        await this.#drive(claimed.call, resume(), { askedUnder: decision, price, patient: true });
+      } else {
+        const outcome = { kind: "refused", refusal: claimed.refusal } as const;
+        await this.#drive(begun.call, endParked(outcome, decision, false), { askedUnder: decision });
+      }
       return;
     }
     const outcome = outcomeOfNo(approval);
-    if (outcome !== undefined) await this.#drive(call, endParked(outcome, decision, false), { askedUnder: decision });
+    if (outcome !== undefined) {
+      await this.#drive(begun.call, endParked(outcome, decision, false), { askedUnder: decision });
+    }
+  }
+
+  /**
+   * The call that people said yes to: with a reviewer's arguments where they changed them. What is claimed here counts
+   * only once the session's record admits it, and that record admits a call once.
+   */
+  #claim(approval: Approval, call: Call): Claim {
+    const { principal, tool, toolDigest, argumentsHash, edit } = approval;
+    const { tenant, agent, user } = call.principal;
+    const isFor =
+      principal?.tenant === tenant && principal.agent === agent && principal.user === user && tool === call.tool;
+    if (!isFor || toolDigest !== call.toolDigest) {
+      const message = "People said yes to another tool or for somebody else than the call's; it does not run.";
+      return { kind: "refused", refusal: { ...EXPIRED, reason: "APPROVAL_MISMATCH", message } };
+    }
+    const mismatch = {
+      kind: "refused",
+      refusal: { ...EXPIRED, reason: "ARGS_MISMATCH", message: ARGS_MISMATCH },
+    } as const;
+    if (argumentsHash !== call.argumentsHash) return mismatch;
+    if (edit === undefined) return { kind: "claimed", call };
+    const found = this.#options.catalog.find(call.tool);
+    if (found === undefined) return { kind: "claimed", call }; // it ends as a call whose tool is gone
+    try {
+      const edited = withEdit(call, found, edit.argumentsJson, this.#options.pipeline.mask);
+      return edited.argumentsHash === edit.argumentsHash ? { kind: "claimed", call: edited } : mismatch;
+    } catch (error) {
+      return { kind: "refused", refusal: toRefusal("approve", RpcError.from(error)) };
+    }
+  }
+
+  /** A call that waits for people, as it was asked; undefined when it waits no more. */
+  async parked(place: CallPlace): Promise<{ readonly call: Call; readonly decision: Decision } | undefined> {
+    return await this.#begun(place, "parked");
   }
 
   /** Asks people again: idempotent, for a call that was parked by a broker that may not have come to it. */
@@ -55,11 +100,9 @@ export class Recovery {
     const begun = await this.#begun(place, "parked");
     const tool = begun === undefined ? undefined : catalog.find(begun.call.tool);
     if (begun === undefined || tool === undefined) return;
-    const { labels } = await sessions.read(streamOf(place), (state) => ({ labels: state.labels }));
-    await pipeline.ask(
-      { call: begun.call, tool, decision: begun.decision, expiresMs, labels },
-      { deadlineMs: Date.now() + 2_500 },
-    );
+    const seen = await sessions.read(streamOf(place), (state) => ({ labels: state.labels, steps: lastSteps(state) }));
+    const { call, decision } = begun;
+    await pipeline.ask({ call, tool, decision, expiresMs, budgets: [], ...seen }, { deadlineMs: Date.now() + 2_500 });
   }
 
   /** A parked call that its caller or an operator withdraws. */
@@ -125,6 +168,12 @@ export class Recovery {
   }
 }
 
+type Claim =
+  | { readonly kind: "claimed"; readonly call: Call }
+  | { readonly kind: "refused"; readonly refusal: Refusal };
+
+const ARGS_MISMATCH = "People said yes to other arguments than the call's; it does not run.";
+
 type Begun = {
   readonly call: Call;
   readonly decision: Decision;
@@ -178,7 +227,7 @@ function outcomeOfNo(approval: NonNullable<WatchResolutionsResponse["approval"]>
     case ApprovalState.PENDING:
       return undefined;
     case ApprovalState.APPROVED:
-      return refusal("APPROVAL_MISMATCH", "People said yes to other arguments than the call's; it does not run.");
+      throw new Error("an approval that was granted is no no");
     case ApprovalState.REJECTED: {
       const no = approval.votes.find((vote) => !vote.approve);
       const said = no?.comment ? `: ${no.comment}` : ".";

@@ -11,7 +11,7 @@ type GuardRefusal =
   | { readonly kind: "foreign_session" }
   | { readonly kind: "key_mismatch"; readonly callId: string }
   | { readonly kind: "looping"; readonly verdict: Exclude<LoopVerdict, { level: "clear" }>; readonly limit: number }
-  | { readonly kind: "approval_outdated" }
+  | { readonly kind: "policy_mismatch" }
   | { readonly kind: "approval_needed"; readonly tool: string; readonly reasons: readonly string[] }
   | { readonly kind: "tool_changed"; readonly tool: string };
 
@@ -46,10 +46,10 @@ export function guardRefusal(why: GuardRefusal): Refusal {
         count: String(why.verdict.count),
         ...(why.verdict.rule === "repeat" ? { limit: String(why.limit) } : {}),
       });
-    case "approval_outdated":
+    case "policy_mismatch":
       return {
         ...of(
-          "APPROVAL_OUTDATED",
+          "POLICY_MISMATCH",
           "Policy now asks for other or more people than those who said yes; send the call again.",
           {},
         ),

@@ -67,13 +67,7 @@ export function resolveCall(
     if (ancestors !== undefined) demandGrant(request.tool, ancestors, catalog.find);
     const tool = findTool(catalog, request.tool);
     const idempotencyKey = parseKey(request.idempotencyKey);
-    const args = parseArguments(request.argumentsJson);
-    const problem = tool.problemOf(args);
-    if (problem !== undefined) {
-      const field = problem.path === "" ? "arguments_json" : `arguments_json.${problem.path}`;
-      const message = `Change ${field}: it ${problem.message}. ListTools shows the schema of ${request.tool}.`;
-      throw new RpcError({ code: "INVALID_ARGUMENT", reason: "ARGUMENTS_INVALID", field, message });
-    }
+    const args = resolveArguments(tool, request.argumentsJson);
     const argumentsJson = canonicalJson(args);
     const argumentsHash = sha256Hex(argumentsJson);
     const names = { tool: tool.manifest.name, toolDigest: tool.digest, idempotencyKey, createdMs: nowMs };
@@ -83,6 +77,16 @@ export function resolveCall(
     const more = { signature, ...nested, ...parseUserInput(request.userInput) };
     return { call: { callId, principal, ...names, argumentsHash, argumentsJson, ...more }, tool };
   });
+}
+
+/** @throws RpcError INVALID_ARGUMENT naming the field, when they do not fit the tool's schema. */
+export function resolveArguments(tool: Tool, argumentsJson: string): JsonObject {
+  const args = parseArguments(argumentsJson);
+  const problem = tool.problemOf(args);
+  if (problem === undefined) return args;
+  const field = problem.path === "" ? "arguments_json" : `arguments_json.${problem.path}`;
+  const message = `Change ${field}: it ${problem.message}. ListTools shows the schema of ${tool.manifest.name}.`;
+  throw new RpcError({ code: "INVALID_ARGUMENT", reason: "ARGUMENTS_INVALID", field, message });
 }
 
 /** @throws RpcError NOT_FOUND */

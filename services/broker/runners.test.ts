@@ -10,8 +10,8 @@ import type { Handlers } from "../shared/rpc/types.ts";
 import { newSigningKeyPem, type Signer, signerFromPem, verifierOf } from "../shared/signing.ts";
 import type { Tool } from "./catalog.ts";
 import { ALLOW, callOf, decisionOf, resultOf } from "./fixture.ts";
+import { toRunResult } from "./run-wire.ts";
 import { Runners, wallMsOf } from "./runners.ts";
-import { toRunResult } from "./wire.ts";
 
 const MANIFEST = manifestSchema.parse({
   name: "orders.lookup",

@@ -8,7 +8,8 @@ import type { Tool } from "./catalog.ts";
 import { egressOf } from "./measures.ts";
 import type { Call, Decision, RunResult } from "./model.ts";
 import type { Answer, Asked } from "./nested.ts";
-import { fromRunResult, toLimits, toTimestamp } from "./wire.ts";
+import { fromRunResult } from "./run-wire.ts";
+import { toLimits, toTimestamp } from "./wire.ts";
 
 /** One boot of one runner: what a permit is for. */
 export type RunnerBoot = { readonly runnerId: string; readonly bootId: string };

@@ -35,6 +35,7 @@ import { Recovery } from "./recovery.ts";
 import { serviceDown } from "./refusals.ts";
 import { findTool, parseAgent, parsePrincipal, parseWait } from "./request.ts";
 import { followResolutions } from "./resolutions.ts";
+import { Reviewers } from "./reviewers.ts";
 import { Runners } from "./runners.ts";
 import { sessionDecider } from "./session.ts";
 import { serveSession } from "./session-stream.ts";
@@ -81,6 +82,7 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
   const switches = stack.use(await Switches.open({ journal, now, log, onChange: () => onChange() }));
   const runners = new Runners({ runner, signer, newId, now, log });
   const stop = new AbortController();
+  const knownValues = options.knownValues.map(normalise);
   const pipeline = new Pipeline({
     stopping: stop.signal,
     ...{ sessions, pdp, ledger, approvals, runners, signer, outbox, waiters, newId, now, log },
@@ -88,11 +90,13 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     mask: maskOf(options.secrets),
     nest: (parent, asked, signal) => calls.perform(parent, asked, signal),
     loops: options.loops,
-    knownValues: options.knownValues.map(normalise),
+    knownValues,
   });
   onChange = stopSwitched;
   const records = new Records({ sessions, journal, waiters });
   const recovery = new Recovery({ sessions, records, pipeline, catalog });
+  const { mask } = pipeline;
+  const reviewers = new Reviewers({ approvals, pdp, recovery, sessions, catalog, mask, knownValues, now });
   const calls = new Calls({ catalog, sessions, pipeline, records, recovery, newId, now });
   const openCalls = new OpenCalls({
     ...{ journal, pipeline, recovery, waiters, outbox, now, log },
@@ -111,7 +115,7 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     await pipeline.drained(DRAIN_MS);
   });
   return {
-    handlers: handlersOf({ calls, records, pipeline, switches, catalog, pdp, now }),
+    handlers: handlersOf({ calls, records, pipeline, reviewers, switches, catalog, pdp, now }),
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   };
 }
@@ -120,6 +124,7 @@ type Parts = {
   readonly calls: Calls;
   readonly records: Records;
   readonly pipeline: Pipeline;
+  readonly reviewers: Reviewers;
   readonly switches: Switches;
   readonly catalog: Catalog;
   readonly pdp: Client<typeof PdpService>;
@@ -127,7 +132,7 @@ type Parts = {
 };
 
 function handlersOf(parts: Parts): Handlers<typeof BrokerService> {
-  const { calls, records, switches } = parts;
+  const { calls, records, reviewers, switches } = parts;
   return {
     execute: async (request, context) => {
       const principal = parsePrincipal(parseAgent(context.caller), request.session, request.user);
@@ -136,7 +141,17 @@ function handlersOf(parts: Parts): Handlers<typeof BrokerService> {
     },
     session: (requests, context) => serveSession(calls, requests, context),
     watch: ({ ref }, context) => watch(parts, parsePlace(ref, context.caller), context.signal),
-    get: async ({ ref }, { caller, signal }) => ({ call: toCall(await records.view(parsePlace(ref, caller), signal)) }),
+    get: async ({ ref }, { caller, signal }) => ({
+      call: await reviewers.asked(await records.view(parsePlace(ref, caller), signal), signal),
+    }),
+    answerReviewer: async (request, context) => {
+      parseAgent(context.caller);
+      const place = parsePlace(request.ref, context.caller);
+      await records.view(place, context.signal);
+      await reviewers.answer(place, request, context);
+      return { call: await reviewers.asked(await records.view(place, context.signal), context.signal) };
+    },
+    checkEdit: (request, context) => reviewers.checkEdit(request, context),
     cancel: async ({ ref, reason }, { caller }) => {
       const who = caller.kind === "person" ? caller.name : "The agent";
       const why = reason === "" ? `${who} cancelled the call.` : `${who} cancelled the call: ${reason.slice(0, 500)}`;

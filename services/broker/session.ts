@@ -46,7 +46,24 @@ export type Entry = {
   readonly seq: number;
   /** Where its arguments are. */
   readonly startSeq: number;
+  /** How it ended and when, once it has. */
+  readonly end?: { readonly outcome: Outcome["kind"]; readonly timeMs: number };
 };
+
+/** One call of a session that has ended. */
+export type Step = { readonly tool: string; readonly outcome: Outcome["kind"]; readonly timeMs: number };
+
+const STEPS_SHOWN = 5;
+
+/** What the session did last, oldest first. */
+export function lastSteps(state: SessionState): readonly Step[] {
+  const steps: Step[] = [];
+  for (const { tool, end } of [...state.calls.values()].toReversed()) {
+    if (steps.length === STEPS_SHOWN) break;
+    if (end !== undefined) steps.unshift({ tool, ...end });
+  }
+  return steps;
+}
 
 /** Of ended calls, so many are known by id and key; older ones are in the journal only. */
 export const KEEP_CALLS = 10_000;
@@ -242,7 +259,8 @@ function evolve(state: SessionState, event: SessionEvent): SessionState {
         if (call.idempotencyKey !== "") state.keys.set(call.idempotencyKey, callId);
       }
       const attempt = event.kind === "admitted" ? event.attempt : "";
-      const entry = { ...entryOf(call), kind: event.kind, attempt, seq: state.seq };
+      // Where a reviewer has changed the arguments, it is still known by those that it was sent with.
+      const entry = { ...entryOf(call), ...known, kind: event.kind, attempt, seq: state.seq };
       state.calls.set(callId, { ...entry, startSeq: known?.startSeq ?? state.seq });
       break;
     }
@@ -266,7 +284,8 @@ function evolve(state: SessionState, event: SessionEvent): SessionState {
       state.spent = withCharged(state.spent, event.charged);
       const attempt = known?.attempt ?? "";
       const startSeq = known?.startSeq ?? state.seq;
-      state.calls.set(callId, { ...entryOf(call), kind: "ended", attempt, seq: state.seq, startSeq });
+      const end = { outcome: outcome.kind, timeMs: event.endMs };
+      state.calls.set(callId, { ...entryOf(call), ...known, kind: "ended", attempt, seq: state.seq, startSeq, end });
       forgetOldest(state);
       break;
     }

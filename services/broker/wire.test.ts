@@ -16,16 +16,15 @@ import { newSigningKeyPem, signerFromPem, verifierOf } from "../shared/signing.t
 import { ALLOW, ASK, callOf, DENY, decisionOf, NOW_MS, PRINCIPAL, refusalOf, resultOf, summary } from "./fixture.ts";
 import type { Provenance } from "./guard/provenance.ts";
 import { type CallView, type Outcome, RUN_ENDS, STAGES } from "./model.ts";
+import { fromRunResult, toRunResult } from "./run-wire.ts";
 import {
   fromDecision,
-  fromRunResult,
   receiptBytes,
   toCall,
   toCallEvent,
   toFacts,
   toRefusal,
   toRpcError,
-  toRunResult,
   toSigned,
   toSignedText,
   toTimestamp,
@@ -74,9 +73,12 @@ describe("a decision that comes in", () => {
       revision: "rev",
       obligations: {
         limits: { wallMs: 1, cpuMs: 2, memoryBytes: 3, outputBytes: 4, pids: 5 },
-        approverGroup: "leads",
+        approverGroups: ["leads"],
         quorum: 2,
         approvalTtlMs: 60_000,
+        confirm: false,
+        escalateGroup: "",
+        escalateAfterMs: 0,
       },
     });
   });

@@ -1,7 +1,7 @@
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { type Timestamp, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { type CallEventSchema, type CallSchema, CallState, ReceiptSchema } from "../../proto/interlock/v1/broker_pb.ts";
-import type { Decision as WireDecision, RunResult as WireRunResult } from "../../proto/interlock/v1/types_pb.ts";
+import type { Decision as WireDecision } from "../../proto/interlock/v1/types_pb.ts";
 import {
   type AncestorSchema,
   DecisionKind,
@@ -9,10 +9,8 @@ import {
   type FactsSchema,
   Impact,
   LoopVerdict,
-  type RunResultSchema,
   type SignedSchema,
   type ToolFactsSchema,
-  RunEnd as WireEnd,
 } from "../../proto/interlock/v1/types_pb.ts";
 import { sha256Hex } from "../shared/json.ts";
 import type { Manifest } from "../shared/manifest.ts";
@@ -20,24 +18,12 @@ import { Code, type CodeName, RpcError } from "../shared/rpc/errors.ts";
 import { toStatus } from "../shared/rpc/status.ts";
 import type { SignedBytes } from "../shared/signing.ts";
 import type { Tool } from "./catalog.ts";
-import { fromEgress, toEgress } from "./egress-wire.ts";
 import type { LoopLevel } from "./guard/loops.ts";
 import type { Provenance } from "./guard/provenance.ts";
 import type { ProgressEvent } from "./live.ts";
 import { fromMeasures, toMeasures, unknownIn } from "./measures.ts";
-import type {
-  Amount,
-  Call,
-  CallView,
-  Decision,
-  Limits,
-  Outcome,
-  Refusal,
-  RunEnd,
-  RunResult,
-  SignedText,
-  Stage,
-} from "./model.ts";
+import type { Amount, Call, CallView, Decision, Limits, Outcome, Refusal, SignedText, Stage } from "./model.ts";
+import { toEnforcement, toRunResult, toUsage } from "./run-wire.ts";
 
 /** Between the broker's own words and the contract's messages. What comes in is checked; nothing unknown is defaulted. */
 
@@ -62,17 +48,34 @@ export function fromDecision(decision: WireDecision | undefined): Decision {
     obligations: {
       ...(obligations && fromMeasures(obligations)),
       limits: limits === undefined ? NO_LIMITS : fromLimits(limits),
-      approverGroup: obligations?.approverGroup ?? "",
+      approverGroups: groupsOf(obligations),
       quorum: obligations?.quorum ?? 0,
       approvalTtlMs: Number(obligations?.approvalTtlMs ?? 0n),
+      confirm: obligations?.confirm ?? false,
+      escalateGroup: obligations?.escalateGroup ?? "",
+      escalateAfterMs: Number(obligations?.escalateAfterMs ?? 0n),
     },
   };
 }
 
+function groupsOf(obligations: WireDecision["obligations"]): readonly string[] {
+  const { approverGroup = "", approverGroups = [] } = obligations ?? {};
+  return approverGroups.length > 0 || approverGroup === "" ? approverGroups : [approverGroup];
+}
+
+const ASKS_NOBODY = {
+  approverGroups: [],
+  quorum: 0,
+  approvalTtlMs: 0,
+  confirm: false,
+  escalateGroup: "",
+  escalateAfterMs: 0,
+} as const;
+
 /** What policy imposes cannot be honoured here: then nothing runs. */
 function denialOf({ matchedRules, revision }: WireDecision, unknown: readonly string[]): Decision {
   const reason = `The policy imposes ${unknown.join(", ")}, which this broker does not know; an operator must update it or change the rule.`;
-  const obligations = { limits: NO_LIMITS, approverGroup: "", quorum: 0, approvalTtlMs: 0 };
+  const obligations = { ...ASKS_NOBODY, limits: NO_LIMITS };
   return { kind: "deny", reasons: [reason], matchedRules, revision, obligations };
 }
 
@@ -108,68 +111,6 @@ export function toLimits(limits: Limits): {
     outputBytes: BigInt(outputBytes),
     pids,
   };
-}
-
-const ENDS: Record<RunEnd, WireEnd> = {
-  exited: WireEnd.EXITED,
-  timeout: WireEnd.TIMEOUT,
-  cpu: WireEnd.CPU,
-  oom: WireEnd.OOM,
-  killed: WireEnd.KILLED,
-  lost: WireEnd.LOST,
-  limit: WireEnd.LIMIT,
-};
-const END_NAMES = new Map(Object.entries(ENDS).map(([name, end]) => [end, name as RunEnd]));
-
-/** An end that we do not know is a lost one. */
-export function fromRunResult(result: WireRunResult): RunResult {
-  const { exitCode, resultJson, stdout, stderr, truncated, error, usage, enforcement, limit } = result;
-  return {
-    end: END_NAMES.get(result.end) ?? "lost",
-    ...{ exitCode, resultJson, stdout, stderr, truncated, error },
-    usage: {
-      wallMs: Number(usage?.wallMs ?? 0n),
-      cpuMs: Number(usage?.cpuMs ?? 0n),
-      peakMemoryBytes: Number(usage?.peakMemoryBytes ?? 0n),
-      outputBytes: Number(usage?.outputBytes ?? 0n),
-      ...(usage === undefined || usage.egressBytes === 0n ? {} : { egressBytes: Number(usage.egressBytes) }),
-    },
-    ...fromEgress(result),
-    enforcement: {
-      kind: enforcement?.kind ?? "",
-      isolationClass: enforcement?.isolationClass ?? "",
-      enforced: enforcement?.enforced ?? [],
-      missing: enforcement?.missing ?? [],
-    },
-    ...(limit === undefined
-      ? {}
-      : { limit: { name: limit.name, allowed: Number(limit.allowed), used: Number(limit.used) } }),
-  };
-}
-
-export function toRunResult(result: RunResult): MessageInitShape<typeof RunResultSchema> {
-  const { end, usage, enforcement, limit, egress, ...same } = result;
-  return {
-    ...{ ...same, ...toEgress(egress), end: ENDS[end] },
-    ...{ usage: toUsage(usage), enforcement: toEnforcement(enforcement) },
-    ...(limit === undefined
-      ? {}
-      : { limit: { name: limit.name, allowed: BigInt(limit.allowed), used: BigInt(limit.used) } }),
-  };
-}
-
-function toUsage({ wallMs, cpuMs, peakMemoryBytes, outputBytes, egressBytes = 0 }: RunResult["usage"]) {
-  return {
-    wallMs: BigInt(wallMs),
-    cpuMs: BigInt(cpuMs),
-    peakMemoryBytes: BigInt(peakMemoryBytes),
-    outputBytes: BigInt(outputBytes),
-    egressBytes: BigInt(egressBytes),
-  };
-}
-
-function toEnforcement({ kind, isolationClass, enforced, missing }: RunResult["enforcement"]) {
-  return { kind, isolationClass, enforced: [...enforced], missing: [...missing] };
 }
 
 const IMPACTS = { low: Impact.LOW, medium: Impact.MEDIUM, high: Impact.HIGH } as const;
@@ -226,7 +167,8 @@ const WIRE_KINDS = {
 } as const;
 
 function toDecision(decision: Decision): MessageInitShape<typeof DecisionSchema> {
-  const { limits, approverGroup, quorum, approvalTtlMs } = decision.obligations;
+  const { limits, approverGroups, quorum, confirm, escalateGroup, approvalTtlMs, escalateAfterMs } =
+    decision.obligations;
   return {
     kind: WIRE_KINDS[decision.kind],
     reasons: [...decision.reasons],
@@ -234,10 +176,12 @@ function toDecision(decision: Decision): MessageInitShape<typeof DecisionSchema>
     revision: decision.revision,
     obligations: {
       ...toMeasures(decision.obligations),
+      ...{ quorum, confirm, escalateGroup },
       limits: toLimits(limits),
-      approverGroup,
-      quorum,
+      approverGroup: approverGroups.length === 1 ? (approverGroups[0] ?? "") : "",
+      approverGroups: [...approverGroups],
       approvalTtlMs: BigInt(approvalTtlMs),
+      escalateAfterMs: BigInt(escalateAfterMs),
     },
   };
 }
@@ -262,7 +206,10 @@ function toBegun({ call, decision }: Pick<CallView, "call" | "decision">) {
   };
 }
 
-export function toCall(view: CallView): MessageInitShape<typeof CallSchema> {
+/** Plain fields, never a message: only those can be spread. */
+export type CallInit = Extract<MessageInitShape<typeof CallSchema>, { $typeName?: never }>;
+
+export function toCall(view: CallView): CallInit {
   const { decision, progress } = view;
   const begun = {
     ...toBegun(view),

@@ -1,6 +1,7 @@
 import type { Tool } from "./catalog.ts";
 import type { LoopVerdict } from "./guard/loops.ts";
 import type { Provenance } from "./guard/provenance.ts";
+import type { BudgetLeft } from "./holds.ts";
 import type { LiveCall } from "./live.ts";
 import { type Amount, type Call, type CallView, type Decision, summaryOf } from "./model.ts";
 
@@ -44,6 +45,8 @@ export type Work = {
   labels: readonly string[];
   loop: LoopVerdict;
   provenance: Provenance;
+  /** What it is held against, as the ledger said when it was held here. */
+  budgets: readonly BudgetLeft[];
   spent: Readonly<Record<string, number>>;
   /** The last one made of it here. */
   decision?: Decision;
@@ -62,10 +65,12 @@ export function approvalMs(decision: Decision): number {
   return decision.obligations.approvalTtlMs || DEFAULT_APPROVAL_MS;
 }
 
+/** Whether those who said yes under `then` could be too few, or others than are asked `now`. */
 export function asksMore(now: Decision, then: Decision): boolean {
   if (now.kind !== "require_approval") return false;
-  const { approverGroup, quorum } = now.obligations;
-  return approverGroup !== then.obligations.approverGroup || quorum > then.obligations.quorum;
+  const [a, b] = [now.obligations, then.obligations];
+  const sameGroups = a.approverGroups.join() === b.approverGroups.join();
+  return !sameGroups || a.quorum > b.quorum || (b.confirm && !a.confirm);
 }
 
 export function throwIfOver({ io, live }: Work): void {

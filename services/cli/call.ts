@@ -10,8 +10,9 @@ import {
   ListToolsResponseSchema,
   WatchResponseSchema,
 } from "../../proto/interlock/v1/broker_pb.ts";
+import { amountText } from "../shared/money.ts";
 import { CliError, EXIT } from "./exit.ts";
-import { amountText, callText, impactWord, messageJson, printable, table } from "./print.ts";
+import { callText, impactWord, messageJson, printable, table } from "./print.ts";
 import { soon, withClient } from "./session.ts";
 
 /** `call`, `watch`, `get`, `cancel`, `tools`: what an agent can do, by hand. */

@@ -112,11 +112,12 @@ async function host(config: Config, services: readonly ServiceName[], json: bool
   });
   await using _running = running;
   using _record = whole ? recordRunning(config.state, running.address) : undefined;
-  const { address, journal } = running;
-  if (json) console.log(jsonLine({ address, services, created, journal }));
+  const { address, page, journal } = running;
+  if (json) console.log(jsonLine({ address, page: page ?? null, services, created, journal }));
   else {
     for (const file of created) console.log(`made ${file}`);
     console.log(`Interlock listens on ${address}: ${services.join(", ")}; journal: ${journal}.`);
+    if (page !== undefined) console.log(`Reviewers answer on ${page}; a link to log in: interlock approvals open`);
   }
   if (!stop.signal.aborted) await once(stop.signal, "abort");
 }

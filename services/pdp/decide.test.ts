@@ -74,7 +74,16 @@ describe("obligations", () => {
     },
     { name: "quorum: the largest", all: [{ quorum: 1 }, { quorum: 3 }, {}], want: { quorum: 3 } },
     { name: "time: the shortest", all: [{ approvalTtlMs: 9 }, { approvalTtlMs: 4 }], want: { approvalTtlMs: 4 } },
-    { name: "one group", all: [{}, { approverGroup: "g" }, { approverGroup: "g" }], want: { approverGroup: "g" } },
+    {
+      name: "one group",
+      all: [{}, { approverGroups: ["g"] }, { approverGroups: ["g"] }],
+      want: { approverGroups: ["g"] },
+    },
+    {
+      name: "groups: all of them",
+      all: [{ approverGroups: ["leads"] }, { approverGroups: ["finance", "leads"] }],
+      want: { approverGroups: ["finance", "leads"] },
+    },
   ])("$name", ({ all, want }) => {
     expect(mergeObligations(all)).toEqual(want);
   });
@@ -91,13 +100,39 @@ describe("obligations", () => {
     expect(decide(asked, [holds(1, "allow", { limits: { wallMs: 5 } }), holds(2, "deny")]).obligations).toEqual({});
   });
 
-  test("two approver groups deny: one approval cannot satisfy both", () => {
-    const ask = (order: number, approverGroup: string) => holds(order, "require_approval", { approverGroup });
+  test("two rules that name two groups ask both", () => {
+    const ask = (order: number, ...approverGroups: string[]) => holds(order, "require_approval", { approverGroups });
     const decision = decide(asked, [ask(1, "leads"), ask(2, "finance")]);
-    expect(decision.outcome).toBe("deny");
-    expect(decision.reasons[0]).toContain("different groups (finance, leads)");
-    expect(decision.matchedRules).toEqual(["p.csv:1", "p.csv:2"]);
-    expect(decide(asked, [ask(1, "leads"), ask(2, "leads")]).outcome).toBe("require_approval");
+    expect(decision).toMatchObject({
+      outcome: "require_approval",
+      obligations: { approverGroups: ["finance", "leads"] },
+      matchedRules: ["p.csv:1", "p.csv:2"],
+    });
+  });
+
+  test.each<{ name: string; rules: Obligations[]; want: Obligations }>([
+    {
+      name: "a confirmation where every rule is content with one",
+      rules: [{ confirm: true }],
+      want: { confirm: true },
+    },
+    { name: "four eyes where one rule wants them", rules: [{ confirm: true }, {}], want: {} },
+    {
+      name: "the escalation that all name, after the longest time",
+      rules: [
+        { escalateGroup: "bosses", escalateAfterMs: 5 },
+        { escalateGroup: "bosses", escalateAfterMs: 9 },
+      ],
+      want: { escalateGroup: "bosses", escalateAfterMs: 9 },
+    },
+    {
+      name: "no escalation where one rule has none",
+      rules: [{ escalateGroup: "bosses", escalateAfterMs: 5 }, {}],
+      want: {},
+    },
+  ])("who else may answer: $name", ({ rules, want }) => {
+    const matches = rules.map((rule, i) => holds(i, "require_approval", rule));
+    expect(decide(asked, matches).obligations).toEqual(want);
   });
 });
 
@@ -107,7 +142,9 @@ const obligationsArb = fc.record(
       { wallMs: fc.integer({ min: 1, max: 9 }), pids: fc.integer({ min: 1, max: 9 }) },
       { requiredKeys: [] },
     ),
-    approverGroup: fc.constantFrom("g1", "g2"),
+    approverGroups: fc.constantFrom(["g1"], ["g2"], ["g1", "g2"]),
+    confirm: fc.boolean(),
+    escalateGroup: fc.constantFrom("e1", "e2"),
     quorum: fc.integer({ min: 1, max: 5 }),
     approvalTtlMs: fc.integer({ min: 1, max: 99 }),
   },

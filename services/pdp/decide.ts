@@ -23,9 +23,15 @@ export type Limits = {
 /** An absent field imposes nothing. */
 export type Obligations = Measures & {
   readonly limits?: Limits;
-  readonly approverGroup?: string;
+  /** All of them have to say yes, in alphabetical order. */
+  readonly approverGroups?: readonly string[];
   readonly quorum?: number;
   readonly approvalTtlMs?: number;
+  /** The user the agent acts for may answer: a confirmation, not four eyes. */
+  readonly confirm?: boolean;
+  /** Whose members may answer too after so long. */
+  readonly escalateGroup?: string;
+  readonly escalateAfterMs?: number;
 };
 
 /** What deciding needs of a rule. */
@@ -80,18 +86,22 @@ export function decide(
     obligations: outcome === "deny" ? NONE : mergeObligations(sorted.map((match) => match.rule.obligations)),
   };
   if (outcome !== "require_approval") return decision;
-  const groups = new Set(deciding.flatMap((match) => match.rule.obligations.approverGroup ?? []));
-  return groups.size < 2 ? decision : refuseTwoGroups(decision, groups);
+  return { ...decision, obligations: { ...decision.obligations, ...whoElse(deciding.map(({ rule }) => rule)) } };
 }
 
-/** One approval asks one group: when rules name two, none may be dropped, so nobody can say yes. */
-function refuseTwoGroups(decision: Decision, groups: ReadonlySet<string>): Decision {
-  const named = [...groups].toSorted((a, b) => (a < b ? -1 : 1)).join(", ");
-  const reason = `The rules that ask for approval name different groups (${named}), and one approval cannot satisfy them all; an operator must make them agree.`;
-  return { ...decision, outcome: "deny", reasons: [reason], obligations: NONE };
+/** Who may answer besides: only whom every rule that asks lets in. */
+function whoElse(rules: readonly WeighedRule[]): Obligations {
+  const confirm = rules.every(({ obligations }) => obligations.confirm === true);
+  const groups = new Set(rules.map(({ obligations }) => obligations.escalateGroup));
+  const [escalateGroup] = groups;
+  const afters = rules.flatMap(({ obligations }) => obligations.escalateAfterMs ?? []);
+  return {
+    ...(confirm && { confirm }),
+    ...(groups.size === 1 && escalateGroup !== undefined && { escalateGroup, escalateAfterMs: Math.max(0, ...afters) }),
+  };
 }
 
-/** Limits and time: the smallest. Quorum: the largest. Limits of every rule that matched bind, also of an allow below. */
+/** Limits and time: the smallest. Quorum: the largest. Groups: all. Limits of every rule that matched bind, also of an allow below. */
 export function mergeObligations(all: readonly Obligations[]): Obligations {
   const limits: { -readonly [K in keyof Limits]: Limits[K] } = {};
   for (const { limits: more } of all) {
@@ -99,13 +109,13 @@ export function mergeObligations(all: readonly Obligations[]): Obligations {
       limits[key] = Math.min(limits[key] ?? Number.POSITIVE_INFINITY, more?.[key] ?? Number.POSITIVE_INFINITY);
     }
   }
-  const groups = all.flatMap((one) => one.approverGroup ?? []);
+  const groups = [...new Set(all.flatMap((one) => one.approverGroups ?? []))].toSorted((a, b) => (a < b ? -1 : 1));
   const quorums = all.flatMap((one) => one.quorum ?? []);
   const ttls = all.flatMap((one) => one.approvalTtlMs ?? []);
   return {
     ...mergeMeasures(all),
     ...(Object.keys(limits).length > 0 && { limits }),
-    ...(groups[0] !== undefined && { approverGroup: groups[0] }),
+    ...(groups.length > 0 && { approverGroups: groups }),
     ...(quorums.length > 0 && { quorum: Math.max(...quorums) }),
     ...(ttls.length > 0 && { approvalTtlMs: Math.min(...ttls) }),
   };

@@ -13,8 +13,10 @@ const LIMITS: Readonly<Record<string, keyof Limits>> = {
   output_bytes: "outputBytes",
   pids: "pids",
 };
-const APPROVAL = ["approver_group", "quorum", "ttl"];
+const APPROVAL = ["approver_group", "approver_groups", "quorum", "ttl", "eyes", "escalate_to", "escalate_after"];
 const MAX_QUORUM = 10;
+const MAX_GROUPS = 4;
+const NAME_RULE = "use 1 to 64 letters, digits, '-' or '_', the first a letter or digit.";
 const UNIT_MS: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 const MAX_TTL_MS = 30 * 86_400_000;
 
@@ -54,6 +56,12 @@ export function parseObligations(text: string, outcome: Outcome): ObligationsRes
     const message = setApproval(approval, key, value);
     if (message !== undefined) return refused(`${key}=${value}: ${message}`);
   }
+  if (seen.has("approver_group") && seen.has("approver_groups")) {
+    return refused("Give approver_group or approver_groups, not both.");
+  }
+  if (seen.has("escalate_to") !== seen.has("escalate_after")) {
+    return refused("escalate_to and escalate_after go together: to whom, and after how long.");
+  }
   return { kind: "ok", obligations: { ...measures, ...approval, ...(Object.keys(limits).length > 0 && { limits }) } };
 }
 
@@ -63,22 +71,43 @@ function setApproval(
   key: string,
   value: string,
 ): string | undefined {
-  if (key === "approver_group") {
-    if (!NAME.test(value)) return "use 1 to 64 letters, digits, '-' or '_', the first a letter or digit.";
-    approval.approverGroup = value;
-    return undefined;
+  switch (key) {
+    case "approver_group":
+    case "approver_groups": {
+      const groups = key === "approver_group" ? [value] : value.split("+").map((group) => group.trim());
+      if (!groups.every((group) => NAME.test(group))) return NAME_RULE;
+      if (groups.length > MAX_GROUPS) return `name at most ${MAX_GROUPS} groups.`;
+      approval.approverGroups = [...new Set(groups)].toSorted((a, b) => (a < b ? -1 : 1));
+      return undefined;
+    }
+    case "quorum": {
+      const quorum = wholeNumber(value, MAX_QUORUM);
+      if (quorum === undefined) return `give a whole number from 1 to ${MAX_QUORUM}.`;
+      approval.quorum = quorum;
+      return undefined;
+    }
+    case "eyes":
+      if (value !== "four" && value !== "confirm") return "write four, or confirm where the user themself may answer.";
+      approval.confirm = value === "confirm";
+      return undefined;
+    case "escalate_to":
+      if (!NAME.test(value)) return NAME_RULE;
+      approval.escalateGroup = value;
+      return undefined;
+    default: {
+      const ms = parseDuration(value);
+      if (ms === undefined) return "give a time such as 30s, 15m, 1h or 7d, at most 30d.";
+      if (key === "ttl") approval.approvalTtlMs = ms;
+      else approval.escalateAfterMs = ms;
+      return undefined;
+    }
   }
-  if (key === "quorum") {
-    const quorum = wholeNumber(value, MAX_QUORUM);
-    if (quorum === undefined) return `give a whole number from 1 to ${MAX_QUORUM}.`;
-    approval.quorum = quorum;
-    return undefined;
-  }
-  const [, count = "", unit = ""] = /^(\d+)([smhd])$/.exec(value) ?? [];
-  const ttlMs = (wholeNumber(count, MAX_TTL_MS) ?? 0) * (UNIT_MS[unit] ?? 0);
-  if (ttlMs < 1 || ttlMs > MAX_TTL_MS) return "give a time such as 30s, 15m, 1h or 7d, at most 30d.";
-  approval.approvalTtlMs = ttlMs;
-  return undefined;
+}
+
+function parseDuration(text: string): number | undefined {
+  const [, count = "", unit = ""] = /^(\d+)([smhd])$/.exec(text) ?? [];
+  const ms = (wholeNumber(count, MAX_TTL_MS) ?? 0) * (UNIT_MS[unit] ?? 0);
+  return ms < 1 || ms > MAX_TTL_MS ? undefined : ms;
 }
 
 function wholeNumber(text: string, max: number): number | undefined {
@@ -107,11 +136,16 @@ export function namesOnRun(obligations: Obligations): string[] {
 }
 
 function pairsOf(obligations: Obligations): [name: string, value: string][] {
-  const { limits, approverGroup, quorum, approvalTtlMs } = obligations;
+  const { limits, approverGroups = [], quorum, approvalTtlMs, confirm, escalateGroup, escalateAfterMs } = obligations;
+  const groups = approverGroups.length === 0 ? undefined : approverGroups.join("+");
+  const time = (ms: number | undefined): string | undefined => (ms === undefined ? undefined : `${ms / 1000}s`);
   const all: [string, string | number | undefined][] = [
-    ["approver_group", approverGroup],
+    [approverGroups.length > 1 ? "approver_groups" : "approver_group", groups],
     ["quorum", quorum],
-    ["ttl", approvalTtlMs === undefined ? undefined : `${approvalTtlMs / 1000}s`],
+    ["ttl", time(approvalTtlMs)],
+    ["eyes", confirm === undefined ? undefined : confirm ? "confirm" : "four"],
+    ["escalate_to", escalateGroup],
+    ["escalate_after", time(escalateAfterMs)],
     ...Object.entries(LIMITS).map(([name, key]): [string, number | undefined] => [name, limits?.[key]]),
   ];
   const given = all.flatMap(([name, value]): [string, string][] =>

@@ -198,7 +198,7 @@ describe("the examples of README.md", () => {
       "a large refund",
       shop("front-desk", "orders.refund", { amount_usd_micros: 20_000_001 }),
       "require_approval",
-      { approverGroup: "leads", quorum: 2, approvalTtlMs: 14_400_000 },
+      { approverGroups: ["leads"], quorum: 2, approvalTtlMs: 14_400_000 },
     ],
     ["a refund without an amount", shop("front-desk", "orders.refund"), "deny"],
     ["pay by day", shop("back-office", "payroll.pay"), "allow", { limits: { wallMs: 2000 } }],

@@ -175,7 +175,7 @@ const KINDS: Readonly<Record<Outcome, DecisionKind>> = {
 export const toKind = (outcome: Outcome): DecisionKind => KINDS[outcome];
 
 export function toDecision(decision: Decision, revision: string): MessageInitShape<typeof DecisionSchema> {
-  const { limits, approverGroup, quorum, approvalTtlMs } = decision.obligations;
+  const { limits, approverGroups = [], quorum, approvalTtlMs, ...who } = decision.obligations;
   return {
     kind: KINDS[decision.outcome],
     reasons: [...decision.reasons],
@@ -183,7 +183,11 @@ export function toDecision(decision: Decision, revision: string): MessageInitSha
     obligations: {
       ...toMeasures(decision.obligations),
       ...(limits && { limits: toLimits(limits) }),
-      approverGroup: approverGroup ?? "",
+      approverGroup: approverGroups.length === 1 ? (approverGroups[0] ?? "") : "",
+      approverGroups: [...approverGroups],
+      confirm: who.confirm ?? false,
+      escalateGroup: who.escalateGroup ?? "",
+      escalateAfterMs: BigInt(who.escalateAfterMs ?? 0),
       quorum: quorum ?? 0,
       approvalTtlMs: BigInt(approvalTtlMs ?? 0),
     },

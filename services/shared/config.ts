@@ -154,6 +154,64 @@ const loops = z.strictObject({
   end_session_after: z.int().min(1).max(60).default(10).describe("refused calls, of a session's last 64"),
 });
 
+const slackId = (letter: string) =>
+  z.string().regex(new RegExp(`^[${letter}][A-Z0-9]{2,32}$`), `give the id, e.g. ${letter[0]}012AB3CD`);
+const minutes = z.number().min(0).max(10_080);
+
+const slack = z.strictObject({
+  tenant: name,
+  team: slackId("T").describe("the workspace whose people may answer"),
+  enterprise: slackId("E").optional().describe("set where the app is installed for an Enterprise Grid organisation"),
+  app_id: slackId("A").optional().describe("refuse what comes from another app"),
+  channel: slackId("CG").describe("where approvals go whose groups have no channel of their own"),
+  channels: z.record(name, slackId("CG")).default({}).describe("channel by approver group"),
+  bot_token_file: z.string().describe("file that holds the bot token, xoxb-..."),
+  signing_secret_file: z.string().describe("file that holds the app's signing secret"),
+  api_url: z.url().optional().describe("in place of https://slack.com/api/"),
+  digest_minutes: minutes.default(0).describe("low risk is gathered for so long and told together; 0: at once"),
+});
+
+const webhook = z.strictObject({
+  tenant: name,
+  name,
+  kind: z
+    .enum(["signed", "slack"])
+    .default("signed")
+    .describe("signed: Standard Webhooks; slack: an incoming webhook of Slack, a message with a link to the page"),
+  url_file: z.string().describe("file that holds the URL; it may be a secret itself"),
+  secret_file: z.string().optional().describe("signed: file that holds at least 24 bytes, base64"),
+  login_links: z.boolean().default(false).describe("signed: send with it a link for each person that logs them in"),
+  digest_minutes: minutes.default(0),
+});
+
+const approvals = z.strictObject({
+  listen: z
+    .union([z.literal("off"), hostPort])
+    .optional()
+    .describe("where the reviewers' page is served; default: the port after that of listen"),
+  public_url: z
+    .url()
+    .refine((url) => new URL(url).pathname === "/" && !url.endsWith("/"), "give scheme and host only, without a slash")
+    .optional()
+    .describe("as people reach the page; default: where it listens"),
+  people: z.string().optional().describe("people.yaml: who is who in Slack and at the identity provider"),
+  page_key: z
+    .string()
+    .optional()
+    .describe("file of 32 random bytes that signs sessions and links; default: page.key in state"),
+  oidc: z
+    .strictObject({
+      issuer: z.url(),
+      client_id: z.string().min(1),
+      client_secret_file: z.string(),
+      insecure: z.boolean().default(false).describe("an issuer on this machine without TLS"),
+    })
+    .optional(),
+  slack: z.array(slack).default([]),
+  webhooks: z.array(webhook).default([]),
+  remind_minutes: minutes.default(15).describe("remind after so long without an end, three times at most; 0: never"),
+});
+
 const telemetry = z.strictObject({
   prometheus: hostPort.optional().describe("where /metrics is served; keep it on a network of your own"),
   otlp: z
@@ -185,6 +243,7 @@ export const configSchema = z.strictObject({
     .default([])
     .describe("whom and what tools may be pointed at without being named by the user; @domain for every address there"),
   loops: loops.prefault({}).describe("when a session goes in circles: docs/guard.md"),
+  approvals: approvals.prefault({}),
   telemetry: telemetry.optional().describe("figures for Prometheus, or for an OpenTelemetry collector"),
   max_message_bytes: bytes.max(64 << 20).default(4 << 20),
   log_level: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),

@@ -158,6 +158,14 @@ const provenance = z.strictObject({
   prose: z.array(text(64)).max(32).default([]).describe("free text: only addresses, URLs and account numbers matter"),
 });
 
+/** What people read when they are asked about a call. */
+const review = z.strictObject({
+  sentence: text(300)
+    .optional()
+    .describe("what will happen, e.g. `Refund {amount_usd_micros} of {order_id}.`; braces name arguments"),
+  first: z.array(text(64)).max(8).default([]).describe("the arguments that matter most, in order"),
+});
+
 export const manifestSchema = z
   .strictObject({
     name: z.string().regex(TOOL_NAME, "use dotted lower-case words, e.g. airline.cancel_reservation"),
@@ -173,7 +181,10 @@ export const manifestSchema = z
     loops: loops.optional().describe("what the loop rules must know of the tool"),
     provenance: provenance.optional().describe("where the guard's guess by an argument's name is wrong"),
     idempotent: z.boolean().default(false).describe("may be run again when its outcome was lost"),
-    arguments: z.record(z.string(), z.json()).describe("JSON Schema 2020-12 of the arguments; its type is object"),
+    arguments: z
+      .record(z.string(), z.json())
+      .describe("JSON Schema 2020-12 of the arguments; its type is object. What is writeOnly is never shown to people"),
+    review: review.optional(),
     sandbox: z.discriminatedUnion("kind", [isolate, container, builtin]),
     limits: limits.prefault({}),
     egress: z

@@ -36,6 +36,8 @@ export function initialiseState(config: Config): { readonly created: readonly st
     const publicPem = signerFromPem(pem).publicKey.export({ type: "spki", format: "pem" }).toString();
     write(join(config.state, "signing.pub.pem"), publicPem, 0o644);
   }
+  const pageFile = config.approvals.page_key ?? join(config.state, "page.key");
+  if (!existsSync(pageFile)) write(pageFile, `${randomBytes(32).toString("base64")}\n`, 0o600);
   if (!existsSync(keysFile(config))) {
     const { keys, credentials } = demoKeys();
     write(keysFile(config), stringify({ keys }), 0o600);

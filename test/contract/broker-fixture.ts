@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { DescService } from "@bufbuild/protobuf";
 import { fromBinary } from "@bufbuild/protobuf";
+import { v7 as uuidv7 } from "uuid";
 import { expect, onTestFinished } from "vitest";
 import { ApprovalsService } from "../../proto/interlock/v1/approvals_pb.ts";
 import {
@@ -16,7 +17,9 @@ import {
 import { LedgerService } from "../../proto/interlock/v1/ledger_pb.ts";
 import { PdpService } from "../../proto/interlock/v1/pdp_pb.ts";
 import { RunnerService } from "../../proto/interlock/v1/runner_pb.ts";
-import { startApprovals } from "../../services/approvals/service.ts";
+import { type CheckEdit, noEdits } from "../../services/approvals/desk.ts";
+import { NOBODY, type People } from "../../services/approvals/people.ts";
+import { type Approvals, startApprovals } from "../../services/approvals/service.ts";
 import { loadCatalog } from "../../services/broker/catalog.ts";
 import { type BrokerOptions, startBroker } from "../../services/broker/service.ts";
 import { loadBudgets } from "../../services/ledger/budgets.ts";
@@ -33,6 +36,7 @@ import { localClient } from "../../services/shared/rpc/local.ts";
 import { type Service, service } from "../../services/shared/rpc/service.ts";
 import type { Caller, CallOptions, Client } from "../../services/shared/rpc/types.ts";
 import { newSigningKeyPem, signerFromPem, verifierOf } from "../../services/shared/signing.ts";
+import { cuttable, throwing } from "./broker-cut.ts";
 import { Sandbox, SECRET } from "./broker-sandbox.ts";
 
 /** A broker among the real services on a real journal, with a sandbox that the test can hold and services it can cut. */
@@ -150,7 +154,7 @@ export class World implements AsyncDisposable {
     );
     const budgets = loadBudgets(join(directory, "budgets.yaml"));
     const ledger = this.#stack.use(await startLedger({ journal, budgets, now, log }));
-    const approvals = this.#stack.use(await startApprovals({ journal, now, log }));
+    const approvals = this.#stack.use(await this.startApprovals());
     const runner = this.#stack.use(
       await startRunner({
         ...{
@@ -169,6 +173,26 @@ export class World implements AsyncDisposable {
     this.#services.set("ledger", service(LedgerService, ledger.handlers));
     this.#services.set("approvals", service(ApprovalsService, approvals.handlers));
     this.#services.set("runner", service(RunnerService, runner.handlers));
+  }
+
+  /** The people as a test has them; `brokers` answer what they ask about a call. */
+  people: People = NOBODY;
+  #brokers: Service[] = [];
+
+  /** One more replica of approvals, on the journal of this world. */
+  async startApprovals(): Promise<Approvals> {
+    const { journal, now } = this;
+    const checkEdit: CheckEdit = async (tenant, ref, argumentsJson) => {
+      const broker = this.#brokers.at(-1);
+      if (broker === undefined) return await noEdits();
+      const asked = localClient<typeof BrokerService>(broker, { caller: { kind: "service", name: "approvals" } });
+      return await asked.checkEdit({ tenant, ref, argumentsJson });
+    };
+    return await startApprovals({
+      ...{ journal, now, newId: uuidv7, log: silentLog, checkEdit },
+      people: this.people,
+      loginLink: () => ({ url: "https://page.example/", untilMs: now() }),
+    });
   }
 
   /** The policy from here on, by another start of the pdp. */
@@ -205,6 +229,7 @@ export class World implements AsyncDisposable {
       ...change,
     });
     const here = service(BrokerService, broker.handlers);
+    this.#brokers.push(here);
     let stopped: Promise<void> | undefined;
     const stop = (): Promise<void> => (stopped ??= Promise.resolve(broker[Symbol.asyncDispose]()));
     this.#stack.defer(stop);
@@ -319,22 +344,6 @@ function isDown(): RpcError {
   return new RpcError({ code: "UNAVAILABLE", reason: "CUT", message: "Cut by the test." });
 }
 
-/** The journal, until the signal aborts. */
-function cuttable(journal: Journal, cut: AbortSignal): Journal {
-  return new Proxy(journal, {
-    get: (target, key) => {
-      const member: unknown = Reflect.get(target, key);
-      if (typeof member !== "function") return member;
-      const reads = key === "read" || key === "watch" || key === "streams";
-      return (...given: readonly unknown[]) => {
-        if (!cut.aborted) return Reflect.apply(member, target, given);
-        const error = new Error("crashed by the test");
-        return reads ? throwing(error) : Promise.reject(error);
-      };
-    },
-  });
-}
-
 /** A world of this test's own, stopped and removed with it. */
 export async function newWorld(): Promise<World> {
   const world = new World();
@@ -363,11 +372,6 @@ export async function refusalOf(answer: Promise<unknown>): Promise<RpcError> {
     throw error;
   }
   throw new Error("it was not refused");
-}
-
-// biome-ignore lint/correctness/useYield: it throws before its first item
-async function* throwing(error: Error): AsyncGenerator<never> {
-  throw error;
 }
 
 /** For expect.poll. */

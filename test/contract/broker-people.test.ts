@@ -107,7 +107,7 @@ describe("a call that people are asked about and do not allow", () => {
     await expect
       .poll(async () => (await world.reviewer.getApproval({ approvalId })).approval?.state, SOON)
       .toBe(ApprovalState.CANCELLED);
-    expect(await refusalOf(world.approve(pending))).toMatchObject({ reason: "ALREADY_DECIDED" });
+    expect(await refusalOf(world.approve(pending))).toMatchObject({ reason: "APPROVAL_CANCELLED" });
     expect(world.sandbox.ran).toEqual([]);
     expect(await world.records("s1")).toEqual(["parked", "ended"]);
   });
@@ -122,8 +122,8 @@ describe("a call that people are asked about and do not allow", () => {
 
 describe("a call that people allow", () => {
   test.each([
-    ["other people", "approver_group=leads", "approver_group=bosses", "APPROVAL_OUTDATED"],
-    ["more people", "quorum=1", "quorum=2", "APPROVAL_OUTDATED"],
+    ["other people", "approver_group=leads", "approver_group=bosses", "POLICY_MISMATCH"],
+    ["more people", "quorum=1", "quorum=2", "POLICY_MISMATCH"],
     ["nobody: it is forbidden", "t.never, deny", "t.ask, deny", "POLICY_DENIED"],
   ])("does not run when policy now asks %s", async (_, from, to, reason) => {
     const { world, execute, get } = await open();

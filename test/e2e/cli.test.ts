@@ -287,7 +287,7 @@ it("takes an approval from the question to the end", async () => {
   const got = await here("get", `${call.ref.session}/${call.ref.callId}`);
   expect([got.code, got.stdout]).toEqual([0, expect.stringMatching(/^state +succeeded$/m)]);
   const again = await here("approvals", "reject", call.approvalId, "--comment", "Late.");
-  expect([again.code, again.stderr]).toEqual([3, expect.stringContaining("ALREADY_DECIDED")]);
+  expect([again.code, again.stderr]).toEqual([3, expect.stringContaining("APPROVAL_CONSUMED")]);
 });
 
 it("lets a person say no, and the agent cancel", async () => {

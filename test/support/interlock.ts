@@ -16,6 +16,8 @@ import { startNats } from "./nats.ts";
 export type Running = AsyncDisposable & {
   readonly address: string;
   readonly state: string;
+  /** Where the reviewers' page is. */
+  readonly page: string;
   readonly configFile: string;
   /** Where NATS listens; undefined when embedded. */
   readonly natsUrl: string | undefined;
@@ -68,6 +70,7 @@ export async function startApart(options: Options = {}): Promise<RunningApart> {
   };
   const children = new Map<ServiceName, ChildProcess>();
   let address = "";
+  let page = "";
   const start = async (service: ServiceName): Promise<void> => {
     // The broker keeps its port over a restart, as a real one does.
     const listen = service === "broker" && address !== "" ? address : "127.0.0.1:0";
@@ -80,7 +83,9 @@ export async function startApart(options: Options = {}): Promise<RunningApart> {
     );
     children.set(service, child);
     const ready = await firstLine(child, service);
-    if (service === "broker") address = (JSON.parse(ready) as { address: string }).address;
+    const said = JSON.parse(ready) as { address: string; page: string | null };
+    if (service === "broker") address = said.address;
+    if (service === "approvals") page = said.page ?? "";
   };
   const kill = async (service: ServiceName): Promise<void> => {
     const child = children.get(service);
@@ -103,6 +108,9 @@ export async function startApart(options: Options = {}): Promise<RunningApart> {
   return {
     get address() {
       return address;
+    },
+    get page() {
+      return page;
     },
     state: made.state,
     configFile: made.configFile,
@@ -160,6 +168,7 @@ async function startInProcess(
     stack.use(running);
     return {
       address: running.address,
+      page: running.page ?? "",
       state: made.state,
       configFile: made.configFile,
       natsUrl: nats?.url,

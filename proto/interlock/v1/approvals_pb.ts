@@ -4,10 +4,12 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import { enumDesc, fileDesc, messageDesc, serviceDesc } from "@bufbuild/protobuf/codegenv2";
-import type { Timestamp } from "@bufbuild/protobuf/wkt";
-import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import { file_google_protobuf_duration, file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
 import { file_interlock_v1_access } from "./access_pb.ts";
-import type { Amount, CallRef, Principal } from "./types_pb.ts";
+import type { Budget } from "./ledger_pb.ts";
+import { file_interlock_v1_ledger } from "./ledger_pb.ts";
+import type { Amount, CallRef, Impact, Principal } from "./types_pb.ts";
 import { file_interlock_v1_types } from "./types_pb.ts";
 import type { Message, UnknownEnum } from "@bufbuild/protobuf";
 
@@ -15,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file interlock/v1/approvals.proto.
  */
 export const file_interlock_v1_approvals: GenFile = /*@__PURE__*/
-  fileDesc("ChxpbnRlcmxvY2svdjEvYXBwcm92YWxzLnByb3RvEgxpbnRlcmxvY2sudjEilAQKCEFwcHJvdmFsEhMKC2FwcHJvdmFsX2lkGAEgASgJEioKBXN0YXRlGAIgASgOMhsuaW50ZXJsb2NrLnYxLkFwcHJvdmFsU3RhdGUSIgoDcmVmGAMgASgLMhUuaW50ZXJsb2NrLnYxLkNhbGxSZWYSKgoJcHJpbmNpcGFsGAQgASgLMhcuaW50ZXJsb2NrLnYxLlByaW5jaXBhbBIMCgR0b29sGAUgASgJEhMKC3Rvb2xfZGlnZXN0GAYgASgJEhgKEHRvb2xfZGVzY3JpcHRpb24YByABKAkSFgoOYXJndW1lbnRzX2pzb24YCCABKAkSFgoOYXJndW1lbnRzX2hhc2gYCSABKAkSDwoHcmVhc29ucxgKIAMoCRIXCg9wb2xpY3lfcmV2aXNpb24YCyABKAkSIwoFcHJpY2UYDCADKAsyFC5pbnRlcmxvY2sudjEuQW1vdW50Eg4KBmxhYmVscxgNIAMoCRIWCg5hcHByb3Zlcl9ncm91cBgOIAEoCRIOCgZxdW9ydW0YDyABKA0SLwoLY3JlYXRlX3RpbWUYECABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGBEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIhCgV2b3RlcxgSIAMoCzISLmludGVybG9jay52MS5Wb3RlImQKBFZvdGUSEAoIcmV2aWV3ZXIYASABKAkSDwoHYXBwcm92ZRgCIAEoCBIPCgdjb21tZW50GAMgASgJEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIkIKFlJlcXVlc3RBcHByb3ZhbFJlcXVlc3QSKAoIYXBwcm92YWwYASABKAsyFi5pbnRlcmxvY2sudjEuQXBwcm92YWwiQwoXUmVxdWVzdEFwcHJvdmFsUmVzcG9uc2USKAoIYXBwcm92YWwYASABKAsyFi5pbnRlcmxvY2sudjEuQXBwcm92YWwiTAoVQ2FuY2VsQXBwcm92YWxSZXF1ZXN0Eg4KBnRlbmFudBgBIAEoCRITCgthcHByb3ZhbF9pZBgCIAEoCRIOCgZyZWFzb24YAyABKAkiQgoWQ2FuY2VsQXBwcm92YWxSZXNwb25zZRIoCghhcHByb3ZhbBgBIAEoCzIWLmludGVybG9jay52MS5BcHByb3ZhbCIoChdXYXRjaFJlc29sdXRpb25zUmVxdWVzdBINCgVhZnRlchgBIAEoCSJWChhXYXRjaFJlc29sdXRpb25zUmVzcG9uc2USEAoIcG9zaXRpb24YASABKAkSKAoIYXBwcm92YWwYAiABKAsyFi5pbnRlcmxvY2sudjEuQXBwcm92YWwiOQoSR2V0QXBwcm92YWxSZXF1ZXN0Eg4KBnRlbmFudBgBIAEoCRITCgthcHByb3ZhbF9pZBgCIAEoCSI/ChNHZXRBcHByb3ZhbFJlc3BvbnNlEigKCGFwcHJvdmFsGAEgASgLMhYuaW50ZXJsb2NrLnYxLkFwcHJvdmFsIlIKFExpc3RBcHByb3ZhbHNSZXF1ZXN0Eg4KBnRlbmFudBgBIAEoCRIqCgVzdGF0ZRgCIAEoDjIbLmludGVybG9jay52MS5BcHByb3ZhbFN0YXRlIkIKFUxpc3RBcHByb3ZhbHNSZXNwb25zZRIpCglhcHByb3ZhbHMYASADKAsyFi5pbnRlcmxvY2sudjEuQXBwcm92YWwiXgoOQXBwcm92ZVJlcXVlc3QSDgoGdGVuYW50GAEgASgJEhMKC2FwcHJvdmFsX2lkGAIgASgJEhYKDmFyZ3VtZW50c19oYXNoGAMgASgJEg8KB2NvbW1lbnQYBCABKAkiOwoPQXBwcm92ZVJlc3BvbnNlEigKCGFwcHJvdmFsGAEgASgLMhYuaW50ZXJsb2NrLnYxLkFwcHJvdmFsIkUKDVJlamVjdFJlcXVlc3QSDgoGdGVuYW50GAEgASgJEhMKC2FwcHJvdmFsX2lkGAIgASgJEg8KB2NvbW1lbnQYAyABKAkiOgoOUmVqZWN0UmVzcG9uc2USKAoIYXBwcm92YWwYASABKAsyFi5pbnRlcmxvY2sudjEuQXBwcm92YWwqvwEKDUFwcHJvdmFsU3RhdGUSHgoaQVBQUk9WQUxfU1RBVEVfVU5TUEVDSUZJRUQQABIaChZBUFBST1ZBTF9TVEFURV9QRU5ESU5HEAESGwoXQVBQUk9WQUxfU1RBVEVfQVBQUk9WRUQQAhIbChdBUFBST1ZBTF9TVEFURV9SRUpFQ1RFRBADEhoKFkFQUFJPVkFMX1NUQVRFX0VYUElSRUQQBBIcChhBUFBST1ZBTF9TVEFURV9DQU5DRUxMRUQQBTKNBQoQQXBwcm92YWxzU2VydmljZRJeCg9SZXF1ZXN0QXBwcm92YWwSJC5pbnRlcmxvY2sudjEuUmVxdWVzdEFwcHJvdmFsUmVxdWVzdBolLmludGVybG9jay52MS5SZXF1ZXN0QXBwcm92YWxSZXNwb25zZRJbCg5DYW5jZWxBcHByb3ZhbBIjLmludGVybG9jay52MS5DYW5jZWxBcHByb3ZhbFJlcXVlc3QaJC5pbnRlcmxvY2sudjEuQ2FuY2VsQXBwcm92YWxSZXNwb25zZRJjChBXYXRjaFJlc29sdXRpb25zEiUuaW50ZXJsb2NrLnYxLldhdGNoUmVzb2x1dGlvbnNSZXF1ZXN0GiYuaW50ZXJsb2NrLnYxLldhdGNoUmVzb2x1dGlvbnNSZXNwb25zZTABEloKC0dldEFwcHJvdmFsEiAuaW50ZXJsb2NrLnYxLkdldEFwcHJvdmFsUmVxdWVzdBohLmludGVybG9jay52MS5HZXRBcHByb3ZhbFJlc3BvbnNlIgaKtRgCAgMSYAoNTGlzdEFwcHJvdmFscxIiLmludGVybG9jay52MS5MaXN0QXBwcm92YWxzUmVxdWVzdBojLmludGVybG9jay52MS5MaXN0QXBwcm92YWxzUmVzcG9uc2UiBoq1GAICAxJNCgdBcHByb3ZlEhwuaW50ZXJsb2NrLnYxLkFwcHJvdmVSZXF1ZXN0Gh0uaW50ZXJsb2NrLnYxLkFwcHJvdmVSZXNwb25zZSIFirUYAQISSgoGUmVqZWN0EhsuaW50ZXJsb2NrLnYxLlJlamVjdFJlcXVlc3QaHC5pbnRlcmxvY2sudjEuUmVqZWN0UmVzcG9uc2UiBYq1GAECYgZwcm90bzM", [file_google_protobuf_timestamp, file_interlock_v1_access, file_interlock_v1_types]);
+  fileDesc("ChxpbnRlcmxvY2svdjEvYXBwcm92YWxzLnByb3RvEgxpbnRlcmxvY2sudjEinggKCEFwcHJvdmFsEhMKC2FwcHJvdmFsX2lkGAEgASgJEioKBXN0YXRlGAIgASgOMhsuaW50ZXJsb2NrLnYxLkFwcHJvdmFsU3RhdGUSIgoDcmVmGAMgASgLMhUuaW50ZXJsb2NrLnYxLkNhbGxSZWYSKgoJcHJpbmNpcGFsGAQgASgLMhcuaW50ZXJsb2NrLnYxLlByaW5jaXBhbBIMCgR0b29sGAUgASgJEhMKC3Rvb2xfZGlnZXN0GAYgASgJEhgKEHRvb2xfZGVzY3JpcHRpb24YByABKAkSFgoOYXJndW1lbnRzX2pzb24YCCABKAkSFgoOYXJndW1lbnRzX2hhc2gYCSABKAkSDwoHcmVhc29ucxgKIAMoCRIXCg9wb2xpY3lfcmV2aXNpb24YCyABKAkSIwoFcHJpY2UYDCADKAsyFC5pbnRlcmxvY2sudjEuQW1vdW50Eg4KBmxhYmVscxgNIAMoCRIWCg5hcHByb3Zlcl9ncm91cBgOIAEoCRIOCgZxdW9ydW0YDyABKA0SLwoLY3JlYXRlX3RpbWUYECABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEi8KC2V4cGlyZV90aW1lGBEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIhCgV2b3RlcxgSIAMoCzISLmludGVybG9jay52MS5Wb3RlEhcKD2FwcHJvdmVyX2dyb3VwcxgTIAMoCRIPCgdjb25maXJtGBQgASgIEhYKDmVzY2FsYXRlX2dyb3VwGBUgASgJEjEKDWVzY2FsYXRlX3RpbWUYFiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhAKCHNlbnRlbmNlGBcgASgJEiQKBmltcGFjdBgYIAEoDjIULmludGVybG9jay52MS5JbXBhY3QSDwoHZWZmZWN0cxgZIAMoCRINCgVydWxlcxgaIAMoCRIlCgdidWRnZXRzGBsgAygLMhQuaW50ZXJsb2NrLnYxLkJ1ZGdldBIhCgVzdGVwcxgcIAMoCzISLmludGVybG9jay52MS5TdGVwEhcKD2ZpcnN0X2FyZ3VtZW50cxgdIAMoCRIgCgRlZGl0GB8gASgLMhIuaW50ZXJsb2NrLnYxLkVkaXQSKQoJcXVlc3Rpb25zGCAgAygLMhYuaW50ZXJsb2NrLnYxLlF1ZXN0aW9uEiUKBmpvaW5lZBghIAMoCzIVLmludGVybG9jay52MS5DYWxsUmVmEhAKCGdyYW50X2lkGCIgASgJEhAKCGVuZGVkX2J5GCMgAygJEhIKCmVuZF9yZWFzb24YJCABKAkSLAoIZW5kX3RpbWUYJSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wInIKBEVkaXQSFgoOYXJndW1lbnRzX2pzb24YASABKAkSFgoOYXJndW1lbnRzX2hhc2gYAiABKAkSEAoIcmV2aWV3ZXIYAyABKAkSKAoEdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiqgEKCFF1ZXN0aW9uEhMKC3F1ZXN0aW9uX2lkGAEgASgJEhAKCHJldmlld2VyGAIgASgJEgwKBHRleHQYAyABKAkSKAoEdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASDgoGYW5zd2VyGAUgASgJEi8KC2Fuc3dlcl90aW1lGAYgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJPCgRTdGVwEgwKBHRvb2wYASABKAkSDwoHb3V0Y29tZRgCIAEoCRIoCgR0aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKDAgoFR3JhbnQSEAoIZ3JhbnRfaWQYASABKAkSEAoIcmV2aWV3ZXIYAiABKAkSKgoJcHJpbmNpcGFsGAMgASgLMhcuaW50ZXJsb2NrLnYxLlByaW5jaXBhbBIMCgR0b29sGAQgASgJEhYKDmFyZ3VtZW50c19qc29uGAUgASgJEiMKBmJvdW5kcxgGIAMoCzITLmludGVybG9jay52MS5Cb3VuZBIMCgR1c2VzGAcgASgNEgwKBHVzZWQYCCABKA0SLwoLZXhwaXJlX3RpbWUYCSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhIKCnJldm9rZWRfYnkYCiABKAkiJgoFQm91bmQSEAoIYXJndW1lbnQYASABKAkSCwoDbWF4GAIgASgBIn8KBFZvdGUSEAoIcmV2aWV3ZXIYASABKAkSDwoHYXBwcm92ZRgCIAEoCBIPCgdjb21tZW50GAMgASgJEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEgoKAmFzGAUgASgJEg0KBWhhc3R5GAYgASgIIkIKFlJlcXVlc3RBcHByb3ZhbFJlcXVlc3QSKAoIYXBwcm92YWwYASABKAsyFi5pbnRlcmxvY2sudjEuQXBwcm92YWwiQwoXUmVxdWVzdEFwcHJvdmFsUmVzcG9uc2USKAoIYXBwcm92YWwYASABKAsyFi5pbnRlcmxvY2sudjEuQXBwcm92YWwiTAoVQ2FuY2VsQXBwcm92YWxSZXF1ZXN0Eg4KBnRlbmFudBgBIAEoCRITCgthcHByb3ZhbF9pZBgCIAEoCRIOCgZyZWFzb24YAyABKAkiQgoWQ2FuY2VsQXBwcm92YWxSZXNwb25zZRIoCghhcHByb3ZhbBgBIAEoCzIWLmludGVybG9jay52MS5BcHByb3ZhbCIoChdXYXRjaFJlc29sdXRpb25zUmVxdWVzdBINCgVhZnRlchgBIAEoCSJWChhXYXRjaFJlc29sdXRpb25zUmVzcG9uc2USEAoIcG9zaXRpb24YASABKAkSKAoIYXBwcm92YWwYAiABKAsyFi5pbnRlcmxvY2sudjEuQXBwcm92YWwiOQoSR2V0QXBwcm92YWxSZXF1ZXN0Eg4KBnRlbmFudBgBIAEoCRITCgthcHByb3ZhbF9pZBgCIAEoCSJhChNHZXRBcHByb3ZhbFJlc3BvbnNlEigKCGFwcHJvdmFsGAEgASgLMhYuaW50ZXJsb2NrLnYxLkFwcHJvdmFsEiAKBGNhcmQYAiABKAsyEi5pbnRlcmxvY2sudjEuQ2FyZCJfCgRDYXJkEhAKCHNlbnRlbmNlGAEgASgJEiUKBWxpbmVzGAIgAygLMhYuaW50ZXJsb2NrLnYxLkNhcmRMaW5lEhAKCHdhcm5pbmdzGAMgAygJEgwKBHJpc2sYBCABKAkiRwoIQ2FyZExpbmUSDQoFbGFiZWwYASABKAkSDAoEdGV4dBgCIAEoCRIOCgZxdW90ZWQYAyABKAgSDgoGZm9sZGVkGAQgASgNIlIKFExpc3RBcHByb3ZhbHNSZXF1ZXN0Eg4KBnRlbmFudBgBIAEoCRIqCgVzdGF0ZRgCIAEoDjIbLmludGVybG9jay52MS5BcHByb3ZhbFN0YXRlIkIKFUxpc3RBcHByb3ZhbHNSZXNwb25zZRIpCglhcHByb3ZhbHMYASADKAsyFi5pbnRlcmxvY2sudjEuQXBwcm92YWwitQEKDkFwcHJvdmVSZXF1ZXN0Eg4KBnRlbmFudBgBIAEoCRITCgthcHByb3ZhbF9pZBgCIAEoCRIWCg5hcmd1bWVudHNfaGFzaBgDIAEoCRIPCgdjb21tZW50GAQgASgJEg0KBWNhbGxzGAUgASgNEh0KFWVkaXRlZF9hcmd1bWVudHNfanNvbhgGIAEoCRInCgVncmFudBgHIAEoCzIYLmludGVybG9jay52MS5HcmFudFRlcm1zImwKCkdyYW50VGVybXMSDAoEdXNlcxgBIAEoDRIrCghkdXJhdGlvbhgCIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIjCgZib3VuZHMYAyADKAsyEy5pbnRlcmxvY2sudjEuQm91bmQiOwoPQXBwcm92ZVJlc3BvbnNlEigKCGFwcHJvdmFsGAEgASgLMhYuaW50ZXJsb2NrLnYxLkFwcHJvdmFsIkUKDVJlamVjdFJlcXVlc3QSDgoGdGVuYW50GAEgASgJEhMKC2FwcHJvdmFsX2lkGAIgASgJEg8KB2NvbW1lbnQYAyABKAkiOgoOUmVqZWN0UmVzcG9uc2USKAoIYXBwcm92YWwYASABKAsyFi5pbnRlcmxvY2sudjEuQXBwcm92YWwiQwoOQXNrQmFja1JlcXVlc3QSDgoGdGVuYW50GAEgASgJEhMKC2FwcHJvdmFsX2lkGAIgASgJEgwKBHRleHQYAyABKAkiOwoPQXNrQmFja1Jlc3BvbnNlEigKCGFwcHJvdmFsGAEgASgLMhYuaW50ZXJsb2NrLnYxLkFwcHJvdmFsIl8KFUFuc3dlclF1ZXN0aW9uUmVxdWVzdBIOCgZ0ZW5hbnQYASABKAkSEwoLYXBwcm92YWxfaWQYAiABKAkSEwoLcXVlc3Rpb25faWQYAyABKAkSDAoEdGV4dBgEIAEoCSJCChZBbnN3ZXJRdWVzdGlvblJlc3BvbnNlEigKCGFwcHJvdmFsGAEgASgLMhYuaW50ZXJsb2NrLnYxLkFwcHJvdmFsIiMKEUxpc3RHcmFudHNSZXF1ZXN0Eg4KBnRlbmFudBgBIAEoCSI5ChJMaXN0R3JhbnRzUmVzcG9uc2USIwoGZ3JhbnRzGAEgAygLMhMuaW50ZXJsb2NrLnYxLkdyYW50IjYKElJldm9rZUdyYW50UmVxdWVzdBIOCgZ0ZW5hbnQYASABKAkSEAoIZ3JhbnRfaWQYAiABKAkiOgoTUmV2b2tlR3JhbnRSZXNwb25zZRIjCgZncmFudHMYASADKAsyEy5pbnRlcmxvY2sudjEuR3JhbnQiYAoRU2V0QWJzZW5jZVJlcXVlc3QSDgoGdGVuYW50GAEgASgJEikKBXVudGlsGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghzdGFuZF9pbhgDIAEoCSI9ChJTZXRBYnNlbmNlUmVzcG9uc2USJwoIYWJzZW5jZXMYASADKAsyFS5pbnRlcmxvY2sudjEuQWJzZW5jZSJYCgdBYnNlbmNlEhAKCHJldmlld2VyGAEgASgJEikKBXVudGlsGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIQCghzdGFuZF9pbhgDIAEoCSIhCg9HZXRTdGF0c1JlcXVlc3QSDgoGdGVuYW50GAEgASgJIqQBChBHZXRTdGF0c1Jlc3BvbnNlEg8KB3BlbmRpbmcYASABKA0SJgoFcnVsZXMYAiADKAsyFy5pbnRlcmxvY2sudjEuUnVsZVN0YXRzEi4KCXJldmlld2VycxgDIAMoCzIbLmludGVybG9jay52MS5SZXZpZXdlclN0YXRzEicKCGFic2VuY2VzGAQgAygLMhUuaW50ZXJsb2NrLnYxLkFic2VuY2Ui0gEKCVJ1bGVTdGF0cxIMCgRydWxlGAEgASgJEhAKCGFwcHJvdmVkGAIgASgNEhAKCHJlamVjdGVkGAMgASgNEg8KB2V4cGlyZWQYBCABKA0SEQoJY2FuY2VsbGVkGAUgASgNEi0KCmFuc3dlcl9wNTAYBiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SLQoKYW5zd2VyX3A5MBgHIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIRCgljYW5kaWRhdGUYCCABKAgiZwoNUmV2aWV3ZXJTdGF0cxIQCghyZXZpZXdlchgBIAEoCRIQCghhcHByb3ZlZBgCIAEoDRIQCghyZWplY3RlZBgDIAEoDRINCgVoYXN0eRgEIAEoDRIRCglsYXN0X2hvdXIYBSABKA0iPQoWQ3JlYXRlTG9naW5MaW5rUmVxdWVzdBIOCgZ0ZW5hbnQYASABKAkSEwoLYXBwcm92YWxfaWQYAiABKAkiVwoXQ3JlYXRlTG9naW5MaW5rUmVzcG9uc2USCwoDdXJsGAEgASgJEi8KC2V4cGlyZV90aW1lGAIgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCq/AQoNQXBwcm92YWxTdGF0ZRIeChpBUFBST1ZBTF9TVEFURV9VTlNQRUNJRklFRBAAEhoKFkFQUFJPVkFMX1NUQVRFX1BFTkRJTkcQARIbChdBUFBST1ZBTF9TVEFURV9BUFBST1ZFRBACEhsKF0FQUFJPVkFMX1NUQVRFX1JFSkVDVEVEEAMSGgoWQVBQUk9WQUxfU1RBVEVfRVhQSVJFRBAEEhwKGEFQUFJPVkFMX1NUQVRFX0NBTkNFTExFRBAFMoAKChBBcHByb3ZhbHNTZXJ2aWNlEl4KD1JlcXVlc3RBcHByb3ZhbBIkLmludGVybG9jay52MS5SZXF1ZXN0QXBwcm92YWxSZXF1ZXN0GiUuaW50ZXJsb2NrLnYxLlJlcXVlc3RBcHByb3ZhbFJlc3BvbnNlElsKDkNhbmNlbEFwcHJvdmFsEiMuaW50ZXJsb2NrLnYxLkNhbmNlbEFwcHJvdmFsUmVxdWVzdBokLmludGVybG9jay52MS5DYW5jZWxBcHByb3ZhbFJlc3BvbnNlEmMKEFdhdGNoUmVzb2x1dGlvbnMSJS5pbnRlcmxvY2sudjEuV2F0Y2hSZXNvbHV0aW9uc1JlcXVlc3QaJi5pbnRlcmxvY2sudjEuV2F0Y2hSZXNvbHV0aW9uc1Jlc3BvbnNlMAESWgoLR2V0QXBwcm92YWwSIC5pbnRlcmxvY2sudjEuR2V0QXBwcm92YWxSZXF1ZXN0GiEuaW50ZXJsb2NrLnYxLkdldEFwcHJvdmFsUmVzcG9uc2UiBoq1GAICAxJgCg1MaXN0QXBwcm92YWxzEiIuaW50ZXJsb2NrLnYxLkxpc3RBcHByb3ZhbHNSZXF1ZXN0GiMuaW50ZXJsb2NrLnYxLkxpc3RBcHByb3ZhbHNSZXNwb25zZSIGirUYAgIDEk0KB0FwcHJvdmUSHC5pbnRlcmxvY2sudjEuQXBwcm92ZVJlcXVlc3QaHS5pbnRlcmxvY2sudjEuQXBwcm92ZVJlc3BvbnNlIgWKtRgBAhJKCgZSZWplY3QSGy5pbnRlcmxvY2sudjEuUmVqZWN0UmVxdWVzdBocLmludGVybG9jay52MS5SZWplY3RSZXNwb25zZSIFirUYAQISTQoHQXNrQmFjaxIcLmludGVybG9jay52MS5Bc2tCYWNrUmVxdWVzdBodLmludGVybG9jay52MS5Bc2tCYWNrUmVzcG9uc2UiBYq1GAECElsKDkFuc3dlclF1ZXN0aW9uEiMuaW50ZXJsb2NrLnYxLkFuc3dlclF1ZXN0aW9uUmVxdWVzdBokLmludGVybG9jay52MS5BbnN3ZXJRdWVzdGlvblJlc3BvbnNlElcKCkxpc3RHcmFudHMSHy5pbnRlcmxvY2sudjEuTGlzdEdyYW50c1JlcXVlc3QaIC5pbnRlcmxvY2sudjEuTGlzdEdyYW50c1Jlc3BvbnNlIgaKtRgCAgMSWgoLUmV2b2tlR3JhbnQSIC5pbnRlcmxvY2sudjEuUmV2b2tlR3JhbnRSZXF1ZXN0GiEuaW50ZXJsb2NrLnYxLlJldm9rZUdyYW50UmVzcG9uc2UiBoq1GAICAxJWCgpTZXRBYnNlbmNlEh8uaW50ZXJsb2NrLnYxLlNldEFic2VuY2VSZXF1ZXN0GiAuaW50ZXJsb2NrLnYxLlNldEFic2VuY2VSZXNwb25zZSIFirUYAQISUQoIR2V0U3RhdHMSHS5pbnRlcmxvY2sudjEuR2V0U3RhdHNSZXF1ZXN0Gh4uaW50ZXJsb2NrLnYxLkdldFN0YXRzUmVzcG9uc2UiBoq1GAICAxJlCg9DcmVhdGVMb2dpbkxpbmsSJC5pbnRlcmxvY2sudjEuQ3JlYXRlTG9naW5MaW5rUmVxdWVzdBolLmludGVybG9jay52MS5DcmVhdGVMb2dpbkxpbmtSZXNwb25zZSIFirUYAQJiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_interlock_v1_access, file_interlock_v1_ledger, file_interlock_v1_types]);
 
 /**
  * @generated from message interlock.v1.Approval
@@ -118,6 +120,120 @@ export type Approval = Message<"interlock.v1.Approval"> & {
    * @generated from field: repeated interlock.v1.Vote votes = 18;
    */
   votes: Vote[];
+
+  /**
+   * Groups that must all say yes, `quorum` of each. Where it is empty, approver_group counts.
+   *
+   * @generated from field: repeated string approver_groups = 19;
+   */
+  approverGroups: string[];
+
+  /**
+   * The user the agent acts for may answer too: policy wants a confirmation, not four eyes.
+   *
+   * @generated from field: bool confirm = 20;
+   */
+  confirm: boolean;
+
+  /**
+   * Its members may answer as well once escalate_time has come. Empty: nobody else.
+   *
+   * @generated from field: string escalate_group = 21;
+   */
+  escalateGroup: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp escalate_time = 22;
+   */
+  escalateTime?: Timestamp | undefined;
+
+  /**
+   * What will happen, in one sentence.
+   *
+   * @generated from field: string sentence = 23;
+   */
+  sentence: string;
+
+  /**
+   * @generated from field: interlock.v1.Impact impact = 24;
+   */
+  impact: Impact;
+
+  /**
+   * @generated from field: repeated string effects = 25;
+   */
+  effects: string[];
+
+  /**
+   * Rules that asked, as file:line.
+   *
+   * @generated from field: repeated string rules = 26;
+   */
+  rules: string[];
+
+  /**
+   * The budgets it is held against, as they stand with the hold.
+   *
+   * @generated from field: repeated interlock.v1.Budget budgets = 27;
+   */
+  budgets: Budget[];
+
+  /**
+   * What the session did last, oldest first.
+   *
+   * @generated from field: repeated interlock.v1.Step steps = 28;
+   */
+  steps: Step[];
+
+  /**
+   * Names of arguments that matter most, in order.
+   *
+   * @generated from field: repeated string first_arguments = 29;
+   */
+  firstArguments: string[];
+
+  /**
+   * A reviewer's change to the arguments: what would run. arguments_json and arguments_hash stay as they were asked.
+   *
+   * @generated from field: interlock.v1.Edit edit = 31;
+   */
+  edit?: Edit | undefined;
+
+  /**
+   * @generated from field: repeated interlock.v1.Question questions = 32;
+   */
+  questions: Question[];
+
+  /**
+   * Identical calls of the session that end with this one. Set on the first of them.
+   *
+   * @generated from field: repeated interlock.v1.CallRef joined = 33;
+   */
+  joined: CallRef[];
+
+  /**
+   * The grant that said yes; empty when people did.
+   *
+   * @generated from field: string grant_id = 34;
+   */
+  grantId: string;
+
+  /**
+   * How it ended, where it did: who, and what they said.
+   *
+   * @generated from field: repeated string ended_by = 35;
+   */
+  endedBy: string[];
+
+  /**
+   * @generated from field: string end_reason = 36;
+   */
+  endReason: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp end_time = 37;
+   */
+  endTime?: Timestamp | undefined;
 };
 
 /**
@@ -126,6 +242,209 @@ export type Approval = Message<"interlock.v1.Approval"> & {
  */
 export const ApprovalSchema: GenMessage<Approval> = /*@__PURE__*/
   messageDesc(file_interlock_v1_approvals, 0);
+
+/**
+ * Arguments as a reviewer wants them, secrets masked.
+ *
+ * @generated from message interlock.v1.Edit
+ */
+export type Edit = Message<"interlock.v1.Edit"> & {
+  /**
+   * @generated from field: string arguments_json = 1;
+   */
+  argumentsJson: string;
+
+  /**
+   * SHA-256 of the canonical arguments, secrets in place.
+   *
+   * @generated from field: string arguments_hash = 2;
+   */
+  argumentsHash: string;
+
+  /**
+   * @generated from field: string reviewer = 3;
+   */
+  reviewer: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp time = 4;
+   */
+  time?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.Edit.
+ * Use `create(EditSchema)` to create a new message.
+ */
+export const EditSchema: GenMessage<Edit> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 1);
+
+/**
+ * @generated from message interlock.v1.Question
+ */
+export type Question = Message<"interlock.v1.Question"> & {
+  /**
+   * @generated from field: string question_id = 1;
+   */
+  questionId: string;
+
+  /**
+   * @generated from field: string reviewer = 2;
+   */
+  reviewer: string;
+
+  /**
+   * @generated from field: string text = 3;
+   */
+  text: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp time = 4;
+   */
+  time?: Timestamp | undefined;
+
+  /**
+   * Written by the agent. Empty: not answered yet.
+   *
+   * @generated from field: string answer = 5;
+   */
+  answer: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp answer_time = 6;
+   */
+  answerTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.Question.
+ * Use `create(QuestionSchema)` to create a new message.
+ */
+export const QuestionSchema: GenMessage<Question> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 2);
+
+/**
+ * @generated from message interlock.v1.Step
+ */
+export type Step = Message<"interlock.v1.Step"> & {
+  /**
+   * @generated from field: string tool = 1;
+   */
+  tool: string;
+
+  /**
+   * As CallState: succeeded, failed, refused, ...
+   *
+   * @generated from field: string outcome = 2;
+   */
+  outcome: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp time = 3;
+   */
+  time?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.Step.
+ * Use `create(StepSchema)` to create a new message.
+ */
+export const StepSchema: GenMessage<Step> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 3);
+
+/**
+ * A yes to calls that are still to come: alike, so many, for so long.
+ *
+ * @generated from message interlock.v1.Grant
+ */
+export type Grant = Message<"interlock.v1.Grant"> & {
+  /**
+   * The approval it was given with.
+   *
+   * @generated from field: string grant_id = 1;
+   */
+  grantId: string;
+
+  /**
+   * @generated from field: string reviewer = 2;
+   */
+  reviewer: string;
+
+  /**
+   * @generated from field: interlock.v1.Principal principal = 3;
+   */
+  principal?: Principal | undefined;
+
+  /**
+   * @generated from field: string tool = 4;
+   */
+  tool: string;
+
+  /**
+   * @generated from field: string arguments_json = 5;
+   */
+  argumentsJson: string;
+
+  /**
+   * Numbers that may differ, up to a bound. All other arguments are the same.
+   *
+   * @generated from field: repeated interlock.v1.Bound bounds = 6;
+   */
+  bounds: Bound[];
+
+  /**
+   * @generated from field: uint32 uses = 7;
+   */
+  uses: number;
+
+  /**
+   * @generated from field: uint32 used = 8;
+   */
+  used: number;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp expire_time = 9;
+   */
+  expireTime?: Timestamp | undefined;
+
+  /**
+   * Empty: not revoked.
+   *
+   * @generated from field: string revoked_by = 10;
+   */
+  revokedBy: string;
+};
+
+/**
+ * Describes the message interlock.v1.Grant.
+ * Use `create(GrantSchema)` to create a new message.
+ */
+export const GrantSchema: GenMessage<Grant> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 4);
+
+/**
+ * @generated from message interlock.v1.Bound
+ */
+export type Bound = Message<"interlock.v1.Bound"> & {
+  /**
+   * A top-level argument that is a number.
+   *
+   * @generated from field: string argument = 1;
+   */
+  argument: string;
+
+  /**
+   * @generated from field: double max = 2;
+   */
+  max: number;
+};
+
+/**
+ * Describes the message interlock.v1.Bound.
+ * Use `create(BoundSchema)` to create a new message.
+ */
+export const BoundSchema: GenMessage<Bound> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 5);
 
 /**
  * @generated from message interlock.v1.Vote
@@ -150,6 +469,20 @@ export type Vote = Message<"interlock.v1.Vote"> & {
    * @generated from field: google.protobuf.Timestamp time = 4;
    */
   time?: Timestamp | undefined;
+
+  /**
+   * Whom the reviewer stood in for; empty when they answered for themselves.
+   *
+   * @generated from field: string as = 5;
+   */
+  as: string;
+
+  /**
+   * Sooner than anybody could have read it.
+   *
+   * @generated from field: bool hasty = 6;
+   */
+  hasty: boolean;
 };
 
 /**
@@ -157,7 +490,7 @@ export type Vote = Message<"interlock.v1.Vote"> & {
  * Use `create(VoteSchema)` to create a new message.
  */
 export const VoteSchema: GenMessage<Vote> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_approvals, 1);
+  messageDesc(file_interlock_v1_approvals, 6);
 
 /**
  * @generated from message interlock.v1.RequestApprovalRequest
@@ -176,7 +509,7 @@ export type RequestApprovalRequest = Message<"interlock.v1.RequestApprovalReques
  * Use `create(RequestApprovalRequestSchema)` to create a new message.
  */
 export const RequestApprovalRequestSchema: GenMessage<RequestApprovalRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_approvals, 2);
+  messageDesc(file_interlock_v1_approvals, 7);
 
 /**
  * @generated from message interlock.v1.RequestApprovalResponse
@@ -193,7 +526,7 @@ export type RequestApprovalResponse = Message<"interlock.v1.RequestApprovalRespo
  * Use `create(RequestApprovalResponseSchema)` to create a new message.
  */
 export const RequestApprovalResponseSchema: GenMessage<RequestApprovalResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_approvals, 3);
+  messageDesc(file_interlock_v1_approvals, 8);
 
 /**
  * @generated from message interlock.v1.CancelApprovalRequest
@@ -220,7 +553,7 @@ export type CancelApprovalRequest = Message<"interlock.v1.CancelApprovalRequest"
  * Use `create(CancelApprovalRequestSchema)` to create a new message.
  */
 export const CancelApprovalRequestSchema: GenMessage<CancelApprovalRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_approvals, 4);
+  messageDesc(file_interlock_v1_approvals, 9);
 
 /**
  * @generated from message interlock.v1.CancelApprovalResponse
@@ -237,7 +570,7 @@ export type CancelApprovalResponse = Message<"interlock.v1.CancelApprovalRespons
  * Use `create(CancelApprovalResponseSchema)` to create a new message.
  */
 export const CancelApprovalResponseSchema: GenMessage<CancelApprovalResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_approvals, 5);
+  messageDesc(file_interlock_v1_approvals, 10);
 
 /**
  * @generated from message interlock.v1.WatchResolutionsRequest
@@ -256,7 +589,7 @@ export type WatchResolutionsRequest = Message<"interlock.v1.WatchResolutionsRequ
  * Use `create(WatchResolutionsRequestSchema)` to create a new message.
  */
 export const WatchResolutionsRequestSchema: GenMessage<WatchResolutionsRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_approvals, 6);
+  messageDesc(file_interlock_v1_approvals, 11);
 
 /**
  * @generated from message interlock.v1.WatchResolutionsResponse
@@ -278,7 +611,7 @@ export type WatchResolutionsResponse = Message<"interlock.v1.WatchResolutionsRes
  * Use `create(WatchResolutionsResponseSchema)` to create a new message.
  */
 export const WatchResolutionsResponseSchema: GenMessage<WatchResolutionsResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_approvals, 7);
+  messageDesc(file_interlock_v1_approvals, 12);
 
 /**
  * @generated from message interlock.v1.GetApprovalRequest
@@ -300,7 +633,7 @@ export type GetApprovalRequest = Message<"interlock.v1.GetApprovalRequest"> & {
  * Use `create(GetApprovalRequestSchema)` to create a new message.
  */
 export const GetApprovalRequestSchema: GenMessage<GetApprovalRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_approvals, 8);
+  messageDesc(file_interlock_v1_approvals, 13);
 
 /**
  * @generated from message interlock.v1.GetApprovalResponse
@@ -310,6 +643,13 @@ export type GetApprovalResponse = Message<"interlock.v1.GetApprovalResponse"> & 
    * @generated from field: interlock.v1.Approval approval = 1;
    */
   approval?: Approval | undefined;
+
+  /**
+   * As it is shown to people, everywhere alike.
+   *
+   * @generated from field: interlock.v1.Card card = 2;
+   */
+  card?: Card | undefined;
 };
 
 /**
@@ -317,7 +657,81 @@ export type GetApprovalResponse = Message<"interlock.v1.GetApprovalResponse"> & 
  * Use `create(GetApprovalResponseSchema)` to create a new message.
  */
 export const GetApprovalResponseSchema: GenMessage<GetApprovalResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_approvals, 9);
+  messageDesc(file_interlock_v1_approvals, 14);
+
+/**
+ * What people read before they answer. Whatever an agent wrote is marked as such, and made harmless.
+ *
+ * @generated from message interlock.v1.Card
+ */
+export type Card = Message<"interlock.v1.Card"> & {
+  /**
+   * @generated from field: string sentence = 1;
+   */
+  sentence: string;
+
+  /**
+   * @generated from field: repeated interlock.v1.CardLine lines = 2;
+   */
+  lines: CardLine[];
+
+  /**
+   * Why to look twice: look-alike letters, invisible characters, links, untrusted input.
+   *
+   * @generated from field: repeated string warnings = 3;
+   */
+  warnings: string[];
+
+  /**
+   * low, medium or high.
+   *
+   * @generated from field: string risk = 4;
+   */
+  risk: string;
+};
+
+/**
+ * Describes the message interlock.v1.Card.
+ * Use `create(CardSchema)` to create a new message.
+ */
+export const CardSchema: GenMessage<Card> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 15);
+
+/**
+ * @generated from message interlock.v1.CardLine
+ */
+export type CardLine = Message<"interlock.v1.CardLine"> & {
+  /**
+   * @generated from field: string label = 1;
+   */
+  label: string;
+
+  /**
+   * @generated from field: string text = 2;
+   */
+  text: string;
+
+  /**
+   * Written by an agent: a claim, never an instruction.
+   *
+   * @generated from field: bool quoted = 3;
+   */
+  quoted: boolean;
+
+  /**
+   * How many characters were folded away; 0 when this is all.
+   *
+   * @generated from field: uint32 folded = 4;
+   */
+  folded: number;
+};
+
+/**
+ * Describes the message interlock.v1.CardLine.
+ * Use `create(CardLineSchema)` to create a new message.
+ */
+export const CardLineSchema: GenMessage<CardLine> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 16);
 
 /**
  * @generated from message interlock.v1.ListApprovalsRequest
@@ -341,7 +755,7 @@ export type ListApprovalsRequest = Message<"interlock.v1.ListApprovalsRequest"> 
  * Use `create(ListApprovalsRequestSchema)` to create a new message.
  */
 export const ListApprovalsRequestSchema: GenMessage<ListApprovalsRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_approvals, 10);
+  messageDesc(file_interlock_v1_approvals, 17);
 
 /**
  * @generated from message interlock.v1.ListApprovalsResponse
@@ -358,7 +772,7 @@ export type ListApprovalsResponse = Message<"interlock.v1.ListApprovalsResponse"
  * Use `create(ListApprovalsResponseSchema)` to create a new message.
  */
 export const ListApprovalsResponseSchema: GenMessage<ListApprovalsResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_approvals, 11);
+  messageDesc(file_interlock_v1_approvals, 18);
 
 /**
  * @generated from message interlock.v1.ApproveRequest
@@ -385,6 +799,27 @@ export type ApproveRequest = Message<"interlock.v1.ApproveRequest"> & {
    * @generated from field: string comment = 4;
    */
   comment: string;
+
+  /**
+   * How many identical calls the reviewer saw, this one counted. 0 counts as 1.
+   *
+   * @generated from field: uint32 calls = 5;
+   */
+  calls: number;
+
+  /**
+   * Set: approve with these arguments in place of those asked for. What is masked stays as it was.
+   *
+   * @generated from field: string edited_arguments_json = 6;
+   */
+  editedArgumentsJson: string;
+
+  /**
+   * Set: a yes to the next calls like this one, too.
+   *
+   * @generated from field: interlock.v1.GrantTerms grant = 7;
+   */
+  grant?: GrantTerms | undefined;
 };
 
 /**
@@ -392,7 +827,38 @@ export type ApproveRequest = Message<"interlock.v1.ApproveRequest"> & {
  * Use `create(ApproveRequestSchema)` to create a new message.
  */
 export const ApproveRequestSchema: GenMessage<ApproveRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_approvals, 12);
+  messageDesc(file_interlock_v1_approvals, 19);
+
+/**
+ * @generated from message interlock.v1.GrantTerms
+ */
+export type GrantTerms = Message<"interlock.v1.GrantTerms"> & {
+  /**
+   * How many calls, 1 to 100.
+   *
+   * @generated from field: uint32 uses = 1;
+   */
+  uses: number;
+
+  /**
+   * For how long, up to 8 hours.
+   *
+   * @generated from field: google.protobuf.Duration duration = 2;
+   */
+  duration?: Duration | undefined;
+
+  /**
+   * @generated from field: repeated interlock.v1.Bound bounds = 3;
+   */
+  bounds: Bound[];
+};
+
+/**
+ * Describes the message interlock.v1.GrantTerms.
+ * Use `create(GrantTermsSchema)` to create a new message.
+ */
+export const GrantTermsSchema: GenMessage<GrantTerms> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 20);
 
 /**
  * @generated from message interlock.v1.ApproveResponse
@@ -409,7 +875,7 @@ export type ApproveResponse = Message<"interlock.v1.ApproveResponse"> & {
  * Use `create(ApproveResponseSchema)` to create a new message.
  */
 export const ApproveResponseSchema: GenMessage<ApproveResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_approvals, 13);
+  messageDesc(file_interlock_v1_approvals, 21);
 
 /**
  * @generated from message interlock.v1.RejectRequest
@@ -436,7 +902,7 @@ export type RejectRequest = Message<"interlock.v1.RejectRequest"> & {
  * Use `create(RejectRequestSchema)` to create a new message.
  */
 export const RejectRequestSchema: GenMessage<RejectRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_approvals, 14);
+  messageDesc(file_interlock_v1_approvals, 22);
 
 /**
  * @generated from message interlock.v1.RejectResponse
@@ -453,7 +919,442 @@ export type RejectResponse = Message<"interlock.v1.RejectResponse"> & {
  * Use `create(RejectResponseSchema)` to create a new message.
  */
 export const RejectResponseSchema: GenMessage<RejectResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_approvals, 15);
+  messageDesc(file_interlock_v1_approvals, 23);
+
+/**
+ * @generated from message interlock.v1.AskBackRequest
+ */
+export type AskBackRequest = Message<"interlock.v1.AskBackRequest"> & {
+  /**
+   * @generated from field: string tenant = 1;
+   */
+  tenant: string;
+
+  /**
+   * @generated from field: string approval_id = 2;
+   */
+  approvalId: string;
+
+  /**
+   * @generated from field: string text = 3;
+   */
+  text: string;
+};
+
+/**
+ * Describes the message interlock.v1.AskBackRequest.
+ * Use `create(AskBackRequestSchema)` to create a new message.
+ */
+export const AskBackRequestSchema: GenMessage<AskBackRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 24);
+
+/**
+ * @generated from message interlock.v1.AskBackResponse
+ */
+export type AskBackResponse = Message<"interlock.v1.AskBackResponse"> & {
+  /**
+   * @generated from field: interlock.v1.Approval approval = 1;
+   */
+  approval?: Approval | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.AskBackResponse.
+ * Use `create(AskBackResponseSchema)` to create a new message.
+ */
+export const AskBackResponseSchema: GenMessage<AskBackResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 25);
+
+/**
+ * @generated from message interlock.v1.AnswerQuestionRequest
+ */
+export type AnswerQuestionRequest = Message<"interlock.v1.AnswerQuestionRequest"> & {
+  /**
+   * @generated from field: string tenant = 1;
+   */
+  tenant: string;
+
+  /**
+   * @generated from field: string approval_id = 2;
+   */
+  approvalId: string;
+
+  /**
+   * @generated from field: string question_id = 3;
+   */
+  questionId: string;
+
+  /**
+   * @generated from field: string text = 4;
+   */
+  text: string;
+};
+
+/**
+ * Describes the message interlock.v1.AnswerQuestionRequest.
+ * Use `create(AnswerQuestionRequestSchema)` to create a new message.
+ */
+export const AnswerQuestionRequestSchema: GenMessage<AnswerQuestionRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 26);
+
+/**
+ * @generated from message interlock.v1.AnswerQuestionResponse
+ */
+export type AnswerQuestionResponse = Message<"interlock.v1.AnswerQuestionResponse"> & {
+  /**
+   * @generated from field: interlock.v1.Approval approval = 1;
+   */
+  approval?: Approval | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.AnswerQuestionResponse.
+ * Use `create(AnswerQuestionResponseSchema)` to create a new message.
+ */
+export const AnswerQuestionResponseSchema: GenMessage<AnswerQuestionResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 27);
+
+/**
+ * @generated from message interlock.v1.ListGrantsRequest
+ */
+export type ListGrantsRequest = Message<"interlock.v1.ListGrantsRequest"> & {
+  /**
+   * @generated from field: string tenant = 1;
+   */
+  tenant: string;
+};
+
+/**
+ * Describes the message interlock.v1.ListGrantsRequest.
+ * Use `create(ListGrantsRequestSchema)` to create a new message.
+ */
+export const ListGrantsRequestSchema: GenMessage<ListGrantsRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 28);
+
+/**
+ * @generated from message interlock.v1.ListGrantsResponse
+ */
+export type ListGrantsResponse = Message<"interlock.v1.ListGrantsResponse"> & {
+  /**
+   * @generated from field: repeated interlock.v1.Grant grants = 1;
+   */
+  grants: Grant[];
+};
+
+/**
+ * Describes the message interlock.v1.ListGrantsResponse.
+ * Use `create(ListGrantsResponseSchema)` to create a new message.
+ */
+export const ListGrantsResponseSchema: GenMessage<ListGrantsResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 29);
+
+/**
+ * @generated from message interlock.v1.RevokeGrantRequest
+ */
+export type RevokeGrantRequest = Message<"interlock.v1.RevokeGrantRequest"> & {
+  /**
+   * @generated from field: string tenant = 1;
+   */
+  tenant: string;
+
+  /**
+   * @generated from field: string grant_id = 2;
+   */
+  grantId: string;
+};
+
+/**
+ * Describes the message interlock.v1.RevokeGrantRequest.
+ * Use `create(RevokeGrantRequestSchema)` to create a new message.
+ */
+export const RevokeGrantRequestSchema: GenMessage<RevokeGrantRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 30);
+
+/**
+ * @generated from message interlock.v1.RevokeGrantResponse
+ */
+export type RevokeGrantResponse = Message<"interlock.v1.RevokeGrantResponse"> & {
+  /**
+   * @generated from field: repeated interlock.v1.Grant grants = 1;
+   */
+  grants: Grant[];
+};
+
+/**
+ * Describes the message interlock.v1.RevokeGrantResponse.
+ * Use `create(RevokeGrantResponseSchema)` to create a new message.
+ */
+export const RevokeGrantResponseSchema: GenMessage<RevokeGrantResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 31);
+
+/**
+ * @generated from message interlock.v1.SetAbsenceRequest
+ */
+export type SetAbsenceRequest = Message<"interlock.v1.SetAbsenceRequest"> & {
+  /**
+   * @generated from field: string tenant = 1;
+   */
+  tenant: string;
+
+  /**
+   * Unset: the caller is back.
+   *
+   * @generated from field: google.protobuf.Timestamp until = 2;
+   */
+  until?: Timestamp | undefined;
+
+  /**
+   * Who may answer in the caller's place; empty for nobody.
+   *
+   * @generated from field: string stand_in = 3;
+   */
+  standIn: string;
+};
+
+/**
+ * Describes the message interlock.v1.SetAbsenceRequest.
+ * Use `create(SetAbsenceRequestSchema)` to create a new message.
+ */
+export const SetAbsenceRequestSchema: GenMessage<SetAbsenceRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 32);
+
+/**
+ * @generated from message interlock.v1.SetAbsenceResponse
+ */
+export type SetAbsenceResponse = Message<"interlock.v1.SetAbsenceResponse"> & {
+  /**
+   * @generated from field: repeated interlock.v1.Absence absences = 1;
+   */
+  absences: Absence[];
+};
+
+/**
+ * Describes the message interlock.v1.SetAbsenceResponse.
+ * Use `create(SetAbsenceResponseSchema)` to create a new message.
+ */
+export const SetAbsenceResponseSchema: GenMessage<SetAbsenceResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 33);
+
+/**
+ * @generated from message interlock.v1.Absence
+ */
+export type Absence = Message<"interlock.v1.Absence"> & {
+  /**
+   * @generated from field: string reviewer = 1;
+   */
+  reviewer: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp until = 2;
+   */
+  until?: Timestamp | undefined;
+
+  /**
+   * @generated from field: string stand_in = 3;
+   */
+  standIn: string;
+};
+
+/**
+ * Describes the message interlock.v1.Absence.
+ * Use `create(AbsenceSchema)` to create a new message.
+ */
+export const AbsenceSchema: GenMessage<Absence> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 34);
+
+/**
+ * @generated from message interlock.v1.GetStatsRequest
+ */
+export type GetStatsRequest = Message<"interlock.v1.GetStatsRequest"> & {
+  /**
+   * @generated from field: string tenant = 1;
+   */
+  tenant: string;
+};
+
+/**
+ * Describes the message interlock.v1.GetStatsRequest.
+ * Use `create(GetStatsRequestSchema)` to create a new message.
+ */
+export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 35);
+
+/**
+ * @generated from message interlock.v1.GetStatsResponse
+ */
+export type GetStatsResponse = Message<"interlock.v1.GetStatsResponse"> & {
+  /**
+   * @generated from field: uint32 pending = 1;
+   */
+  pending: number;
+
+  /**
+   * Of those the service remembers.
+   *
+   * @generated from field: repeated interlock.v1.RuleStats rules = 2;
+   */
+  rules: RuleStats[];
+
+  /**
+   * @generated from field: repeated interlock.v1.ReviewerStats reviewers = 3;
+   */
+  reviewers: ReviewerStats[];
+
+  /**
+   * @generated from field: repeated interlock.v1.Absence absences = 4;
+   */
+  absences: Absence[];
+};
+
+/**
+ * Describes the message interlock.v1.GetStatsResponse.
+ * Use `create(GetStatsResponseSchema)` to create a new message.
+ */
+export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 36);
+
+/**
+ * One rule that asks people, as file:line.
+ *
+ * @generated from message interlock.v1.RuleStats
+ */
+export type RuleStats = Message<"interlock.v1.RuleStats"> & {
+  /**
+   * @generated from field: string rule = 1;
+   */
+  rule: string;
+
+  /**
+   * @generated from field: uint32 approved = 2;
+   */
+  approved: number;
+
+  /**
+   * @generated from field: uint32 rejected = 3;
+   */
+  rejected: number;
+
+  /**
+   * @generated from field: uint32 expired = 4;
+   */
+  expired: number;
+
+  /**
+   * @generated from field: uint32 cancelled = 5;
+   */
+  cancelled: number;
+
+  /**
+   * From the question to its end, of those that people ended.
+   *
+   * @generated from field: google.protobuf.Duration answer_p50 = 6;
+   */
+  answerP50?: Duration | undefined;
+
+  /**
+   * @generated from field: google.protobuf.Duration answer_p90 = 7;
+   */
+  answerP90?: Duration | undefined;
+
+  /**
+   * Asked often and never refused: policy might allow it.
+   *
+   * @generated from field: bool candidate = 8;
+   */
+  candidate: boolean;
+};
+
+/**
+ * Describes the message interlock.v1.RuleStats.
+ * Use `create(RuleStatsSchema)` to create a new message.
+ */
+export const RuleStatsSchema: GenMessage<RuleStats> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 37);
+
+/**
+ * @generated from message interlock.v1.ReviewerStats
+ */
+export type ReviewerStats = Message<"interlock.v1.ReviewerStats"> & {
+  /**
+   * @generated from field: string reviewer = 1;
+   */
+  reviewer: string;
+
+  /**
+   * @generated from field: uint32 approved = 2;
+   */
+  approved: number;
+
+  /**
+   * @generated from field: uint32 rejected = 3;
+   */
+  rejected: number;
+
+  /**
+   * @generated from field: uint32 hasty = 4;
+   */
+  hasty: number;
+
+  /**
+   * Answers within the last hour.
+   *
+   * @generated from field: uint32 last_hour = 5;
+   */
+  lastHour: number;
+};
+
+/**
+ * Describes the message interlock.v1.ReviewerStats.
+ * Use `create(ReviewerStatsSchema)` to create a new message.
+ */
+export const ReviewerStatsSchema: GenMessage<ReviewerStats> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 38);
+
+/**
+ * @generated from message interlock.v1.CreateLoginLinkRequest
+ */
+export type CreateLoginLinkRequest = Message<"interlock.v1.CreateLoginLinkRequest"> & {
+  /**
+   * @generated from field: string tenant = 1;
+   */
+  tenant: string;
+
+  /**
+   * Where it leads; empty for the inbox.
+   *
+   * @generated from field: string approval_id = 2;
+   */
+  approvalId: string;
+};
+
+/**
+ * Describes the message interlock.v1.CreateLoginLinkRequest.
+ * Use `create(CreateLoginLinkRequestSchema)` to create a new message.
+ */
+export const CreateLoginLinkRequestSchema: GenMessage<CreateLoginLinkRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 39);
+
+/**
+ * @generated from message interlock.v1.CreateLoginLinkResponse
+ */
+export type CreateLoginLinkResponse = Message<"interlock.v1.CreateLoginLinkResponse"> & {
+  /**
+   * @generated from field: string url = 1;
+   */
+  url: string;
+
+  /**
+   * @generated from field: google.protobuf.Timestamp expire_time = 2;
+   */
+  expireTime?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.CreateLoginLinkResponse.
+ * Use `create(CreateLoginLinkResponseSchema)` to create a new message.
+ */
+export const CreateLoginLinkResponseSchema: GenMessage<CreateLoginLinkResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_approvals, 40);
 
 /**
  * @generated from enum interlock.v1.ApprovalState
@@ -568,6 +1469,72 @@ export const ApprovalsService: GenService<{
     methodKind: "unary";
     input: typeof RejectRequestSchema;
     output: typeof RejectResponseSchema;
+  },
+  /**
+   * Asks the agent a question. The approval goes on waiting.
+   *
+   * @generated from rpc interlock.v1.ApprovalsService.AskBack
+   */
+  askBack: {
+    methodKind: "unary";
+    input: typeof AskBackRequestSchema;
+    output: typeof AskBackResponseSchema;
+  },
+  /**
+   * The agent's answer, brought by the broker.
+   *
+   * @generated from rpc interlock.v1.ApprovalsService.AnswerQuestion
+   */
+  answerQuestion: {
+    methodKind: "unary";
+    input: typeof AnswerQuestionRequestSchema;
+    output: typeof AnswerQuestionResponseSchema;
+  },
+  /**
+   * Yeses given beforehand, and those that are over for less than a day.
+   *
+   * @generated from rpc interlock.v1.ApprovalsService.ListGrants
+   */
+  listGrants: {
+    methodKind: "unary";
+    input: typeof ListGrantsRequestSchema;
+    output: typeof ListGrantsResponseSchema;
+  },
+  /**
+   * @generated from rpc interlock.v1.ApprovalsService.RevokeGrant
+   */
+  revokeGrant: {
+    methodKind: "unary";
+    input: typeof RevokeGrantRequestSchema;
+    output: typeof RevokeGrantResponseSchema;
+  },
+  /**
+   * Says that the caller is away until a time, and who may answer in their place meanwhile.
+   *
+   * @generated from rpc interlock.v1.ApprovalsService.SetAbsence
+   */
+  setAbsence: {
+    methodKind: "unary";
+    input: typeof SetAbsenceRequestSchema;
+    output: typeof SetAbsenceResponseSchema;
+  },
+  /**
+   * @generated from rpc interlock.v1.ApprovalsService.GetStats
+   */
+  getStats: {
+    methodKind: "unary";
+    input: typeof GetStatsRequestSchema;
+    output: typeof GetStatsResponseSchema;
+  },
+  /**
+   * A link by which the caller, and nobody else, logs in to the reviewers' page. It works once, for a short time.
+   *
+   * @generated from rpc interlock.v1.ApprovalsService.CreateLoginLink
+   */
+  createLoginLink: {
+    methodKind: "unary";
+    input: typeof CreateLoginLinkRequestSchema;
+    output: typeof CreateLoginLinkResponseSchema;
   },
 }> = /*@__PURE__*/
   serviceDesc(file_interlock_v1_approvals, 0);

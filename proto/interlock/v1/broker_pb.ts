@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file interlock/v1/broker.proto.
  */
 export const file_interlock_v1_broker: GenFile = /*@__PURE__*/
-  fileDesc("ChlpbnRlcmxvY2svdjEvYnJva2VyLnByb3RvEgxpbnRlcmxvY2sudjEixAEKDkV4ZWN1dGVSZXF1ZXN0Eg8KB3Nlc3Npb24YASABKAkSDAoEdG9vbBgCIAEoCRIWCg5hcmd1bWVudHNfanNvbhgDIAEoCRIXCg9pZGVtcG90ZW5jeV9rZXkYBCABKAkSDAoEdXNlchgFIAEoCRInCgR3YWl0GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEisKCnVzZXJfaW5wdXQYFCABKAsyFy5pbnRlcmxvY2sudjEuVXNlcklucHV0Ii8KCVVzZXJJbnB1dBIMCgR0ZXh0GAEgASgJEhQKDHRva2VuX2hhc2hlcxgCIAMoCSIzCg9FeGVjdXRlUmVzcG9uc2USIAoEY2FsbBgBIAEoCzISLmludGVybG9jay52MS5DYWxsIqwECgRDYWxsEiIKA3JlZhgBIAEoCzIVLmludGVybG9jay52MS5DYWxsUmVmEioKCXByaW5jaXBhbBgCIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwSDAoEdG9vbBgDIAEoCRITCgt0b29sX2RpZ2VzdBgEIAEoCRIWCg5hcmd1bWVudHNfaGFzaBgFIAEoCRImCgVzdGF0ZRgGIAEoDjIXLmludGVybG9jay52MS5DYWxsU3RhdGUSKAoIZGVjaXNpb24YByABKAsyFi5pbnRlcmxvY2sudjEuRGVjaXNpb24SEwoLYXBwcm92YWxfaWQYCCABKAkSIwoHcmVmdXNhbBgJIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEicKBnJlc3VsdBgKIAEoCzIXLmludGVybG9jay52MS5SdW5SZXN1bHQSJQoHY2hhcmdlZBgLIAMoCzIULmludGVybG9jay52MS5BbW91bnQSJQoHcmVjZWlwdBgMIAEoCzIULmludGVybG9jay52MS5TaWduZWQSLwoLY3JlYXRlX3RpbWUYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIlCgZwYXJlbnQYDyABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZhIQCgh3YXJuaW5ncxgUIAMoCSKuBAoHUmVjZWlwdBIiCgNyZWYYASABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZhIqCglwcmluY2lwYWwYAiABKAsyFy5pbnRlcmxvY2sudjEuUHJpbmNpcGFsEgwKBHRvb2wYAyABKAkSEwoLdG9vbF9kaWdlc3QYBCABKAkSFgoOYXJndW1lbnRzX2hhc2gYBSABKAkSJgoFc3RhdGUYBiABKA4yFy5pbnRlcmxvY2sudjEuQ2FsbFN0YXRlEiwKCGRlY2lzaW9uGAcgASgOMhouaW50ZXJsb2NrLnYxLkRlY2lzaW9uS2luZBIXCg9wb2xpY3lfcmV2aXNpb24YCCABKAkSEwoLYXBwcm92YWxfaWQYCSABKAkSEwoLcmVzdWx0X2hhc2gYCiABKAkSJQoHY2hhcmdlZBgLIAMoCzIULmludGVybG9jay52MS5BbW91bnQSIgoFdXNhZ2UYDCABKAsyEy5pbnRlcmxvY2sudjEuVXNhZ2USLgoLZW5mb3JjZW1lbnQYDSABKAsyGS5pbnRlcmxvY2sudjEuRW5mb3JjZW1lbnQSLwoLY3JlYXRlX3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGA8gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIlCgZwYXJlbnQYECABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZiKdAQoOU2Vzc2lvblJlcXVlc3QSKQoEb3BlbhgBIAEoCzIZLmludGVybG9jay52MS5PcGVuU2Vzc2lvbkgAEikKBGNhbGwYAiABKAsyGS5pbnRlcmxvY2sudjEuU2Vzc2lvbkNhbGxIABItCgZjYW5jZWwYAyABKAsyGy5pbnRlcmxvY2sudjEuU2Vzc2lvbkNhbmNlbEgAQgYKBGtpbmQiLAoLT3BlblNlc3Npb24SDwoHc2Vzc2lvbhgBIAEoCRIMCgR1c2VyGAIgASgJIp8BCgtTZXNzaW9uQ2FsbBISCgpyZXF1ZXN0X2lkGAEgASgEEgwKBHRvb2wYAiABKAkSFgoOYXJndW1lbnRzX2pzb24YAyABKAkSFwoPaWRlbXBvdGVuY3lfa2V5GAQgASgJEhAKCHByb2dyZXNzGAUgASgIEisKCnVzZXJfaW5wdXQYFCABKAsyFy5pbnRlcmxvY2sudjEuVXNlcklucHV0IiMKDVNlc3Npb25DYW5jZWwSEgoKcmVxdWVzdF9pZBgBIAEoBCLPAQoPU2Vzc2lvblJlc3BvbnNlEhIKCnJlcXVlc3RfaWQYASABKAQSLQoGb3BlbmVkGAIgASgLMhsuaW50ZXJsb2NrLnYxLlNlc3Npb25PcGVuZWRIABIoCgVldmVudBgDIAEoCzIXLmludGVybG9jay52MS5DYWxsRXZlbnRIABIiCgRjYWxsGAQgASgLMhIuaW50ZXJsb2NrLnYxLkNhbGxIABIjCgVlcnJvchgFIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzSABCBgoEa2luZCI7Cg1TZXNzaW9uT3BlbmVkEioKCXByaW5jaXBhbBgBIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwilwEKCUNhbGxFdmVudBIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgVzdGFnZRgCIAEoCzIaLmludGVybG9jay52MS5TdGFnZUVudGVyZWRIABIrCgZvdXRwdXQYAyABKAsyGS5pbnRlcmxvY2sudjEuT3V0cHV0Q2h1bmtIAEIGCgRraW5kIisKDFN0YWdlRW50ZXJlZBINCgVzdGFnZRgBIAEoCRIMCgRub3RlGAIgASgJIisKC091dHB1dENodW5rEg4KBnN0ZGVychgBIAEoCBIMCgR0ZXh0GAIgASgJIjIKDFdhdGNoUmVxdWVzdBIiCgNyZWYYASABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZiJlCg1XYXRjaFJlc3BvbnNlEigKBWV2ZW50GAEgASgLMhcuaW50ZXJsb2NrLnYxLkNhbGxFdmVudEgAEiIKBGNhbGwYAiABKAsyEi5pbnRlcmxvY2sudjEuQ2FsbEgAQgYKBGtpbmQiMAoKR2V0UmVxdWVzdBIiCgNyZWYYASABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZiIvCgtHZXRSZXNwb25zZRIgCgRjYWxsGAEgASgLMhIuaW50ZXJsb2NrLnYxLkNhbGwiQwoNQ2FuY2VsUmVxdWVzdBIiCgNyZWYYASABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZhIOCgZyZWFzb24YAiABKAkiMgoOQ2FuY2VsUmVzcG9uc2USIAoEY2FsbBgBIAEoCzISLmludGVybG9jay52MS5DYWxsIiUKEExpc3RUb29sc1JlcXVlc3QSEQoJdHlwZXNfZm9yGAEgASgJIkUKEUxpc3RUb29sc1Jlc3BvbnNlEiEKBXRvb2xzGAEgAygLMhIuaW50ZXJsb2NrLnYxLlRvb2wSDQoFdHlwZXMYAiABKAkinwEKBFRvb2wSJgoFZmFjdHMYASABKAsyFy5pbnRlcmxvY2sudjEuVG9vbEZhY3RzEhMKC2Rlc2NyaXB0aW9uGAIgASgJEh0KFWFyZ3VtZW50c19zY2hlbWFfanNvbhgDIAEoCRIWCg5uZWVkc19hcHByb3ZhbBgEIAEoCBIjCgVwcmljZRgFIAMoCzIULmludGVybG9jay52MS5BbW91bnQiZQoKS2lsbFN3aXRjaBINCgVzY29wZRgBIAEoCRIOCgZyZWFzb24YAiABKAkSDgoGYXV0aG9yGAMgASgJEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIkEKFFNldEtpbGxTd2l0Y2hSZXF1ZXN0Eg0KBXNjb3BlGAEgASgJEgoKAm9uGAIgASgIEg4KBnJlYXNvbhgDIAEoCSJBChVTZXRLaWxsU3dpdGNoUmVzcG9uc2USKAoGYWN0aXZlGAEgAygLMhguaW50ZXJsb2NrLnYxLktpbGxTd2l0Y2giGQoXTGlzdEtpbGxTd2l0Y2hlc1JlcXVlc3QiRAoYTGlzdEtpbGxTd2l0Y2hlc1Jlc3BvbnNlEigKBmFjdGl2ZRgBIAMoCzIYLmludGVybG9jay52MS5LaWxsU3dpdGNoKuMBCglDYWxsU3RhdGUSGgoWQ0FMTF9TVEFURV9VTlNQRUNJRklFRBAAEh8KG0NBTExfU1RBVEVfUEVORElOR19BUFBST1ZBTBABEhYKEkNBTExfU1RBVEVfUlVOTklORxACEhgKFENBTExfU1RBVEVfU1VDQ0VFREVEEAMSFQoRQ0FMTF9TVEFURV9GQUlMRUQQBBIWChJDQUxMX1NUQVRFX1JFRlVTRUQQBRIYChRDQUxMX1NUQVRFX0NBTkNFTExFRBAGEh4KGkNBTExfU1RBVEVfT1VUQ09NRV9VTktOT1dOEAcyrwUKDUJyb2tlclNlcnZpY2USTQoHRXhlY3V0ZRIcLmludGVybG9jay52MS5FeGVjdXRlUmVxdWVzdBodLmludGVybG9jay52MS5FeGVjdXRlUmVzcG9uc2UiBYq1GAEBElEKB1Nlc3Npb24SHC5pbnRlcmxvY2sudjEuU2Vzc2lvblJlcXVlc3QaHS5pbnRlcmxvY2sudjEuU2Vzc2lvblJlc3BvbnNlIgWKtRgBASgBMAESSgoFV2F0Y2gSGi5pbnRlcmxvY2sudjEuV2F0Y2hSZXF1ZXN0GhsuaW50ZXJsb2NrLnYxLldhdGNoUmVzcG9uc2UiBoq1GAIBAzABEkIKA0dldBIYLmludGVybG9jay52MS5HZXRSZXF1ZXN0GhkuaW50ZXJsb2NrLnYxLkdldFJlc3BvbnNlIgaKtRgCAQMSSwoGQ2FuY2VsEhsuaW50ZXJsb2NrLnYxLkNhbmNlbFJlcXVlc3QaHC5pbnRlcmxvY2sudjEuQ2FuY2VsUmVzcG9uc2UiBoq1GAIBAxJUCglMaXN0VG9vbHMSHi5pbnRlcmxvY2sudjEuTGlzdFRvb2xzUmVxdWVzdBofLmludGVybG9jay52MS5MaXN0VG9vbHNSZXNwb25zZSIGirUYAgEDEl8KDVNldEtpbGxTd2l0Y2gSIi5pbnRlcmxvY2sudjEuU2V0S2lsbFN3aXRjaFJlcXVlc3QaIy5pbnRlcmxvY2sudjEuU2V0S2lsbFN3aXRjaFJlc3BvbnNlIgWKtRgBAxJoChBMaXN0S2lsbFN3aXRjaGVzEiUuaW50ZXJsb2NrLnYxLkxpc3RLaWxsU3dpdGNoZXNSZXF1ZXN0GiYuaW50ZXJsb2NrLnYxLkxpc3RLaWxsU3dpdGNoZXNSZXNwb25zZSIFirUYAQNiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_interlock_v1_access, file_interlock_v1_types]);
+  fileDesc("ChlpbnRlcmxvY2svdjEvYnJva2VyLnByb3RvEgxpbnRlcmxvY2sudjEixAEKDkV4ZWN1dGVSZXF1ZXN0Eg8KB3Nlc3Npb24YASABKAkSDAoEdG9vbBgCIAEoCRIWCg5hcmd1bWVudHNfanNvbhgDIAEoCRIXCg9pZGVtcG90ZW5jeV9rZXkYBCABKAkSDAoEdXNlchgFIAEoCRInCgR3YWl0GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEisKCnVzZXJfaW5wdXQYFCABKAsyFy5pbnRlcmxvY2sudjEuVXNlcklucHV0Ii8KCVVzZXJJbnB1dBIMCgR0ZXh0GAEgASgJEhQKDHRva2VuX2hhc2hlcxgCIAMoCSIzCg9FeGVjdXRlUmVzcG9uc2USIAoEY2FsbBgBIAEoCzISLmludGVybG9jay52MS5DYWxsIt8ECgRDYWxsEiIKA3JlZhgBIAEoCzIVLmludGVybG9jay52MS5DYWxsUmVmEioKCXByaW5jaXBhbBgCIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwSDAoEdG9vbBgDIAEoCRITCgt0b29sX2RpZ2VzdBgEIAEoCRIWCg5hcmd1bWVudHNfaGFzaBgFIAEoCRImCgVzdGF0ZRgGIAEoDjIXLmludGVybG9jay52MS5DYWxsU3RhdGUSKAoIZGVjaXNpb24YByABKAsyFi5pbnRlcmxvY2sudjEuRGVjaXNpb24SEwoLYXBwcm92YWxfaWQYCCABKAkSIwoHcmVmdXNhbBgJIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEicKBnJlc3VsdBgKIAEoCzIXLmludGVybG9jay52MS5SdW5SZXN1bHQSJQoHY2hhcmdlZBgLIAMoCzIULmludGVybG9jay52MS5BbW91bnQSJQoHcmVjZWlwdBgMIAEoCzIULmludGVybG9jay52MS5TaWduZWQSLwoLY3JlYXRlX3RpbWUYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIlCgZwYXJlbnQYDyABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZhIQCgh3YXJuaW5ncxgUIAMoCRIxCglxdWVzdGlvbnMYKCADKAsyHi5pbnRlcmxvY2sudjEuUmV2aWV3ZXJRdWVzdGlvbiJFChBSZXZpZXdlclF1ZXN0aW9uEhMKC3F1ZXN0aW9uX2lkGAEgASgJEgwKBHRleHQYAiABKAkSDgoGYW5zd2VyGAMgASgJIl4KFUFuc3dlclJldmlld2VyUmVxdWVzdBIiCgNyZWYYASABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZhITCgtxdWVzdGlvbl9pZBgCIAEoCRIMCgR0ZXh0GAMgASgJIjoKFkFuc3dlclJldmlld2VyUmVzcG9uc2USIAoEY2FsbBgBIAEoCzISLmludGVybG9jay52MS5DYWxsIl4KEENoZWNrRWRpdFJlcXVlc3QSDgoGdGVuYW50GAEgASgJEiIKA3JlZhgCIAEoCzIVLmludGVybG9jay52MS5DYWxsUmVmEhYKDmFyZ3VtZW50c19qc29uGAMgASgJIkMKEUNoZWNrRWRpdFJlc3BvbnNlEhYKDmFyZ3VtZW50c19qc29uGAEgASgJEhYKDmFyZ3VtZW50c19oYXNoGAIgASgJIq4ECgdSZWNlaXB0EiIKA3JlZhgBIAEoCzIVLmludGVybG9jay52MS5DYWxsUmVmEioKCXByaW5jaXBhbBgCIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwSDAoEdG9vbBgDIAEoCRITCgt0b29sX2RpZ2VzdBgEIAEoCRIWCg5hcmd1bWVudHNfaGFzaBgFIAEoCRImCgVzdGF0ZRgGIAEoDjIXLmludGVybG9jay52MS5DYWxsU3RhdGUSLAoIZGVjaXNpb24YByABKA4yGi5pbnRlcmxvY2sudjEuRGVjaXNpb25LaW5kEhcKD3BvbGljeV9yZXZpc2lvbhgIIAEoCRITCgthcHByb3ZhbF9pZBgJIAEoCRITCgtyZXN1bHRfaGFzaBgKIAEoCRIlCgdjaGFyZ2VkGAsgAygLMhQuaW50ZXJsb2NrLnYxLkFtb3VudBIiCgV1c2FnZRgMIAEoCzITLmludGVybG9jay52MS5Vc2FnZRIuCgtlbmZvcmNlbWVudBgNIAEoCzIZLmludGVybG9jay52MS5FbmZvcmNlbWVudBIvCgtjcmVhdGVfdGltZRgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiUKBnBhcmVudBgQIAEoCzIVLmludGVybG9jay52MS5DYWxsUmVmIp0BCg5TZXNzaW9uUmVxdWVzdBIpCgRvcGVuGAEgASgLMhkuaW50ZXJsb2NrLnYxLk9wZW5TZXNzaW9uSAASKQoEY2FsbBgCIAEoCzIZLmludGVybG9jay52MS5TZXNzaW9uQ2FsbEgAEi0KBmNhbmNlbBgDIAEoCzIbLmludGVybG9jay52MS5TZXNzaW9uQ2FuY2VsSABCBgoEa2luZCIsCgtPcGVuU2Vzc2lvbhIPCgdzZXNzaW9uGAEgASgJEgwKBHVzZXIYAiABKAkinwEKC1Nlc3Npb25DYWxsEhIKCnJlcXVlc3RfaWQYASABKAQSDAoEdG9vbBgCIAEoCRIWCg5hcmd1bWVudHNfanNvbhgDIAEoCRIXCg9pZGVtcG90ZW5jeV9rZXkYBCABKAkSEAoIcHJvZ3Jlc3MYBSABKAgSKwoKdXNlcl9pbnB1dBgUIAEoCzIXLmludGVybG9jay52MS5Vc2VySW5wdXQiIwoNU2Vzc2lvbkNhbmNlbBISCgpyZXF1ZXN0X2lkGAEgASgEIs8BCg9TZXNzaW9uUmVzcG9uc2USEgoKcmVxdWVzdF9pZBgBIAEoBBItCgZvcGVuZWQYAiABKAsyGy5pbnRlcmxvY2sudjEuU2Vzc2lvbk9wZW5lZEgAEigKBWV2ZW50GAMgASgLMhcuaW50ZXJsb2NrLnYxLkNhbGxFdmVudEgAEiIKBGNhbGwYBCABKAsyEi5pbnRlcmxvY2sudjEuQ2FsbEgAEiMKBWVycm9yGAUgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXNIAEIGCgRraW5kIjsKDVNlc3Npb25PcGVuZWQSKgoJcHJpbmNpcGFsGAEgASgLMhcuaW50ZXJsb2NrLnYxLlByaW5jaXBhbCKXAQoJQ2FsbEV2ZW50EigKBHRpbWUYASABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEisKBXN0YWdlGAIgASgLMhouaW50ZXJsb2NrLnYxLlN0YWdlRW50ZXJlZEgAEisKBm91dHB1dBgDIAEoCzIZLmludGVybG9jay52MS5PdXRwdXRDaHVua0gAQgYKBGtpbmQiKwoMU3RhZ2VFbnRlcmVkEg0KBXN0YWdlGAEgASgJEgwKBG5vdGUYAiABKAkiKwoLT3V0cHV0Q2h1bmsSDgoGc3RkZXJyGAEgASgIEgwKBHRleHQYAiABKAkiMgoMV2F0Y2hSZXF1ZXN0EiIKA3JlZhgBIAEoCzIVLmludGVybG9jay52MS5DYWxsUmVmImUKDVdhdGNoUmVzcG9uc2USKAoFZXZlbnQYASABKAsyFy5pbnRlcmxvY2sudjEuQ2FsbEV2ZW50SAASIgoEY2FsbBgCIAEoCzISLmludGVybG9jay52MS5DYWxsSABCBgoEa2luZCIwCgpHZXRSZXF1ZXN0EiIKA3JlZhgBIAEoCzIVLmludGVybG9jay52MS5DYWxsUmVmIi8KC0dldFJlc3BvbnNlEiAKBGNhbGwYASABKAsyEi5pbnRlcmxvY2sudjEuQ2FsbCJDCg1DYW5jZWxSZXF1ZXN0EiIKA3JlZhgBIAEoCzIVLmludGVybG9jay52MS5DYWxsUmVmEg4KBnJlYXNvbhgCIAEoCSIyCg5DYW5jZWxSZXNwb25zZRIgCgRjYWxsGAEgASgLMhIuaW50ZXJsb2NrLnYxLkNhbGwiJQoQTGlzdFRvb2xzUmVxdWVzdBIRCgl0eXBlc19mb3IYASABKAkiRQoRTGlzdFRvb2xzUmVzcG9uc2USIQoFdG9vbHMYASADKAsyEi5pbnRlcmxvY2sudjEuVG9vbBINCgV0eXBlcxgCIAEoCSKfAQoEVG9vbBImCgVmYWN0cxgBIAEoCzIXLmludGVybG9jay52MS5Ub29sRmFjdHMSEwoLZGVzY3JpcHRpb24YAiABKAkSHQoVYXJndW1lbnRzX3NjaGVtYV9qc29uGAMgASgJEhYKDm5lZWRzX2FwcHJvdmFsGAQgASgIEiMKBXByaWNlGAUgAygLMhQuaW50ZXJsb2NrLnYxLkFtb3VudCJlCgpLaWxsU3dpdGNoEg0KBXNjb3BlGAEgASgJEg4KBnJlYXNvbhgCIAEoCRIOCgZhdXRob3IYAyABKAkSKAoEdGltZRgEIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAiQQoUU2V0S2lsbFN3aXRjaFJlcXVlc3QSDQoFc2NvcGUYASABKAkSCgoCb24YAiABKAgSDgoGcmVhc29uGAMgASgJIkEKFVNldEtpbGxTd2l0Y2hSZXNwb25zZRIoCgZhY3RpdmUYASADKAsyGC5pbnRlcmxvY2sudjEuS2lsbFN3aXRjaCIZChdMaXN0S2lsbFN3aXRjaGVzUmVxdWVzdCJEChhMaXN0S2lsbFN3aXRjaGVzUmVzcG9uc2USKAoGYWN0aXZlGAEgAygLMhguaW50ZXJsb2NrLnYxLktpbGxTd2l0Y2gq4wEKCUNhbGxTdGF0ZRIaChZDQUxMX1NUQVRFX1VOU1BFQ0lGSUVEEAASHwobQ0FMTF9TVEFURV9QRU5ESU5HX0FQUFJPVkFMEAESFgoSQ0FMTF9TVEFURV9SVU5OSU5HEAISGAoUQ0FMTF9TVEFURV9TVUNDRUVERUQQAxIVChFDQUxMX1NUQVRFX0ZBSUxFRBAEEhYKEkNBTExfU1RBVEVfUkVGVVNFRBAFEhgKFENBTExfU1RBVEVfQ0FOQ0VMTEVEEAYSHgoaQ0FMTF9TVEFURV9PVVRDT01FX1VOS05PV04QBzLhBgoNQnJva2VyU2VydmljZRJNCgdFeGVjdXRlEhwuaW50ZXJsb2NrLnYxLkV4ZWN1dGVSZXF1ZXN0Gh0uaW50ZXJsb2NrLnYxLkV4ZWN1dGVSZXNwb25zZSIFirUYAQESUQoHU2Vzc2lvbhIcLmludGVybG9jay52MS5TZXNzaW9uUmVxdWVzdBodLmludGVybG9jay52MS5TZXNzaW9uUmVzcG9uc2UiBYq1GAEBKAEwARJKCgVXYXRjaBIaLmludGVybG9jay52MS5XYXRjaFJlcXVlc3QaGy5pbnRlcmxvY2sudjEuV2F0Y2hSZXNwb25zZSIGirUYAgEDMAESQgoDR2V0EhguaW50ZXJsb2NrLnYxLkdldFJlcXVlc3QaGS5pbnRlcmxvY2sudjEuR2V0UmVzcG9uc2UiBoq1GAIBAxJLCgZDYW5jZWwSGy5pbnRlcmxvY2sudjEuQ2FuY2VsUmVxdWVzdBocLmludGVybG9jay52MS5DYW5jZWxSZXNwb25zZSIGirUYAgEDEmIKDkFuc3dlclJldmlld2VyEiMuaW50ZXJsb2NrLnYxLkFuc3dlclJldmlld2VyUmVxdWVzdBokLmludGVybG9jay52MS5BbnN3ZXJSZXZpZXdlclJlc3BvbnNlIgWKtRgBARJMCglDaGVja0VkaXQSHi5pbnRlcmxvY2sudjEuQ2hlY2tFZGl0UmVxdWVzdBofLmludGVybG9jay52MS5DaGVja0VkaXRSZXNwb25zZRJUCglMaXN0VG9vbHMSHi5pbnRlcmxvY2sudjEuTGlzdFRvb2xzUmVxdWVzdBofLmludGVybG9jay52MS5MaXN0VG9vbHNSZXNwb25zZSIGirUYAgEDEl8KDVNldEtpbGxTd2l0Y2gSIi5pbnRlcmxvY2sudjEuU2V0S2lsbFN3aXRjaFJlcXVlc3QaIy5pbnRlcmxvY2sudjEuU2V0S2lsbFN3aXRjaFJlc3BvbnNlIgWKtRgBAxJoChBMaXN0S2lsbFN3aXRjaGVzEiUuaW50ZXJsb2NrLnYxLkxpc3RLaWxsU3dpdGNoZXNSZXF1ZXN0GiYuaW50ZXJsb2NrLnYxLkxpc3RLaWxsU3dpdGNoZXNSZXNwb25zZSIFirUYAQNiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_interlock_v1_access, file_interlock_v1_types]);
 
 /**
  * @generated from message interlock.v1.ExecuteRequest
@@ -217,6 +217,13 @@ export type Call = Message<"interlock.v1.Call"> & {
    * @generated from field: repeated string warnings = 20;
    */
   warnings: string[];
+
+  /**
+   * What reviewers want to know before they answer. Set by Get while it waits for people.
+   *
+   * @generated from field: repeated interlock.v1.ReviewerQuestion questions = 40;
+   */
+  questions: ReviewerQuestion[];
 };
 
 /**
@@ -225,6 +232,132 @@ export type Call = Message<"interlock.v1.Call"> & {
  */
 export const CallSchema: GenMessage<Call> = /*@__PURE__*/
   messageDesc(file_interlock_v1_broker, 3);
+
+/**
+ * @generated from message interlock.v1.ReviewerQuestion
+ */
+export type ReviewerQuestion = Message<"interlock.v1.ReviewerQuestion"> & {
+  /**
+   * @generated from field: string question_id = 1;
+   */
+  questionId: string;
+
+  /**
+   * @generated from field: string text = 2;
+   */
+  text: string;
+
+  /**
+   * Empty: not answered yet.
+   *
+   * @generated from field: string answer = 3;
+   */
+  answer: string;
+};
+
+/**
+ * Describes the message interlock.v1.ReviewerQuestion.
+ * Use `create(ReviewerQuestionSchema)` to create a new message.
+ */
+export const ReviewerQuestionSchema: GenMessage<ReviewerQuestion> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_broker, 4);
+
+/**
+ * @generated from message interlock.v1.AnswerReviewerRequest
+ */
+export type AnswerReviewerRequest = Message<"interlock.v1.AnswerReviewerRequest"> & {
+  /**
+   * @generated from field: interlock.v1.CallRef ref = 1;
+   */
+  ref?: CallRef | undefined;
+
+  /**
+   * @generated from field: string question_id = 2;
+   */
+  questionId: string;
+
+  /**
+   * @generated from field: string text = 3;
+   */
+  text: string;
+};
+
+/**
+ * Describes the message interlock.v1.AnswerReviewerRequest.
+ * Use `create(AnswerReviewerRequestSchema)` to create a new message.
+ */
+export const AnswerReviewerRequestSchema: GenMessage<AnswerReviewerRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_broker, 5);
+
+/**
+ * @generated from message interlock.v1.AnswerReviewerResponse
+ */
+export type AnswerReviewerResponse = Message<"interlock.v1.AnswerReviewerResponse"> & {
+  /**
+   * @generated from field: interlock.v1.Call call = 1;
+   */
+  call?: Call | undefined;
+};
+
+/**
+ * Describes the message interlock.v1.AnswerReviewerResponse.
+ * Use `create(AnswerReviewerResponseSchema)` to create a new message.
+ */
+export const AnswerReviewerResponseSchema: GenMessage<AnswerReviewerResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_broker, 6);
+
+/**
+ * @generated from message interlock.v1.CheckEditRequest
+ */
+export type CheckEditRequest = Message<"interlock.v1.CheckEditRequest"> & {
+  /**
+   * @generated from field: string tenant = 1;
+   */
+  tenant: string;
+
+  /**
+   * @generated from field: interlock.v1.CallRef ref = 2;
+   */
+  ref?: CallRef | undefined;
+
+  /**
+   * As the reviewer left them: what was masked stands for what it was.
+   *
+   * @generated from field: string arguments_json = 3;
+   */
+  argumentsJson: string;
+};
+
+/**
+ * Describes the message interlock.v1.CheckEditRequest.
+ * Use `create(CheckEditRequestSchema)` to create a new message.
+ */
+export const CheckEditRequestSchema: GenMessage<CheckEditRequest> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_broker, 7);
+
+/**
+ * @generated from message interlock.v1.CheckEditResponse
+ */
+export type CheckEditResponse = Message<"interlock.v1.CheckEditResponse"> & {
+  /**
+   * Canonical, secrets masked.
+   *
+   * @generated from field: string arguments_json = 1;
+   */
+  argumentsJson: string;
+
+  /**
+   * @generated from field: string arguments_hash = 2;
+   */
+  argumentsHash: string;
+};
+
+/**
+ * Describes the message interlock.v1.CheckEditResponse.
+ * Use `create(CheckEditResponseSchema)` to create a new message.
+ */
+export const CheckEditResponseSchema: GenMessage<CheckEditResponse> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_broker, 8);
 
 /**
  * The signed summary of a finished call.
@@ -320,7 +453,7 @@ export type Receipt = Message<"interlock.v1.Receipt"> & {
  * Use `create(ReceiptSchema)` to create a new message.
  */
 export const ReceiptSchema: GenMessage<Receipt> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 4);
+  messageDesc(file_interlock_v1_broker, 9);
 
 /**
  * @generated from message interlock.v1.SessionRequest
@@ -357,7 +490,7 @@ export type SessionRequest = Message<"interlock.v1.SessionRequest"> & {
  * Use `create(SessionRequestSchema)` to create a new message.
  */
 export const SessionRequestSchema: GenMessage<SessionRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 5);
+  messageDesc(file_interlock_v1_broker, 10);
 
 /**
  * @generated from message interlock.v1.OpenSession
@@ -379,7 +512,7 @@ export type OpenSession = Message<"interlock.v1.OpenSession"> & {
  * Use `create(OpenSessionSchema)` to create a new message.
  */
 export const OpenSessionSchema: GenMessage<OpenSession> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 6);
+  messageDesc(file_interlock_v1_broker, 11);
 
 /**
  * @generated from message interlock.v1.SessionCall
@@ -425,7 +558,7 @@ export type SessionCall = Message<"interlock.v1.SessionCall"> & {
  * Use `create(SessionCallSchema)` to create a new message.
  */
 export const SessionCallSchema: GenMessage<SessionCall> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 7);
+  messageDesc(file_interlock_v1_broker, 12);
 
 /**
  * @generated from message interlock.v1.SessionCancel
@@ -442,7 +575,7 @@ export type SessionCancel = Message<"interlock.v1.SessionCancel"> & {
  * Use `create(SessionCancelSchema)` to create a new message.
  */
 export const SessionCancelSchema: GenMessage<SessionCancel> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 8);
+  messageDesc(file_interlock_v1_broker, 13);
 
 /**
  * @generated from message interlock.v1.SessionResponse
@@ -494,7 +627,7 @@ export type SessionResponse = Message<"interlock.v1.SessionResponse"> & {
  * Use `create(SessionResponseSchema)` to create a new message.
  */
 export const SessionResponseSchema: GenMessage<SessionResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 9);
+  messageDesc(file_interlock_v1_broker, 14);
 
 /**
  * @generated from message interlock.v1.SessionOpened
@@ -511,7 +644,7 @@ export type SessionOpened = Message<"interlock.v1.SessionOpened"> & {
  * Use `create(SessionOpenedSchema)` to create a new message.
  */
 export const SessionOpenedSchema: GenMessage<SessionOpened> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 10);
+  messageDesc(file_interlock_v1_broker, 15);
 
 /**
  * One step in the life of a call.
@@ -547,7 +680,7 @@ export type CallEvent = Message<"interlock.v1.CallEvent"> & {
  * Use `create(CallEventSchema)` to create a new message.
  */
 export const CallEventSchema: GenMessage<CallEvent> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 11);
+  messageDesc(file_interlock_v1_broker, 16);
 
 /**
  * @generated from message interlock.v1.StageEntered
@@ -571,7 +704,7 @@ export type StageEntered = Message<"interlock.v1.StageEntered"> & {
  * Use `create(StageEnteredSchema)` to create a new message.
  */
 export const StageEnteredSchema: GenMessage<StageEntered> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 12);
+  messageDesc(file_interlock_v1_broker, 17);
 
 /**
  * @generated from message interlock.v1.OutputChunk
@@ -593,7 +726,7 @@ export type OutputChunk = Message<"interlock.v1.OutputChunk"> & {
  * Use `create(OutputChunkSchema)` to create a new message.
  */
 export const OutputChunkSchema: GenMessage<OutputChunk> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 13);
+  messageDesc(file_interlock_v1_broker, 18);
 
 /**
  * @generated from message interlock.v1.WatchRequest
@@ -610,7 +743,7 @@ export type WatchRequest = Message<"interlock.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 14);
+  messageDesc(file_interlock_v1_broker, 19);
 
 /**
  * @generated from message interlock.v1.WatchResponse
@@ -641,7 +774,7 @@ export type WatchResponse = Message<"interlock.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 15);
+  messageDesc(file_interlock_v1_broker, 20);
 
 /**
  * @generated from message interlock.v1.GetRequest
@@ -658,7 +791,7 @@ export type GetRequest = Message<"interlock.v1.GetRequest"> & {
  * Use `create(GetRequestSchema)` to create a new message.
  */
 export const GetRequestSchema: GenMessage<GetRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 16);
+  messageDesc(file_interlock_v1_broker, 21);
 
 /**
  * @generated from message interlock.v1.GetResponse
@@ -675,7 +808,7 @@ export type GetResponse = Message<"interlock.v1.GetResponse"> & {
  * Use `create(GetResponseSchema)` to create a new message.
  */
 export const GetResponseSchema: GenMessage<GetResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 17);
+  messageDesc(file_interlock_v1_broker, 22);
 
 /**
  * @generated from message interlock.v1.CancelRequest
@@ -697,7 +830,7 @@ export type CancelRequest = Message<"interlock.v1.CancelRequest"> & {
  * Use `create(CancelRequestSchema)` to create a new message.
  */
 export const CancelRequestSchema: GenMessage<CancelRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 18);
+  messageDesc(file_interlock_v1_broker, 23);
 
 /**
  * @generated from message interlock.v1.CancelResponse
@@ -714,7 +847,7 @@ export type CancelResponse = Message<"interlock.v1.CancelResponse"> & {
  * Use `create(CancelResponseSchema)` to create a new message.
  */
 export const CancelResponseSchema: GenMessage<CancelResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 19);
+  messageDesc(file_interlock_v1_broker, 24);
 
 /**
  * @generated from message interlock.v1.ListToolsRequest
@@ -733,7 +866,7 @@ export type ListToolsRequest = Message<"interlock.v1.ListToolsRequest"> & {
  * Use `create(ListToolsRequestSchema)` to create a new message.
  */
 export const ListToolsRequestSchema: GenMessage<ListToolsRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 20);
+  messageDesc(file_interlock_v1_broker, 25);
 
 /**
  * @generated from message interlock.v1.ListToolsResponse
@@ -757,7 +890,7 @@ export type ListToolsResponse = Message<"interlock.v1.ListToolsResponse"> & {
  * Use `create(ListToolsResponseSchema)` to create a new message.
  */
 export const ListToolsResponseSchema: GenMessage<ListToolsResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 21);
+  messageDesc(file_interlock_v1_broker, 26);
 
 /**
  * @generated from message interlock.v1.Tool
@@ -798,7 +931,7 @@ export type Tool = Message<"interlock.v1.Tool"> & {
  * Use `create(ToolSchema)` to create a new message.
  */
 export const ToolSchema: GenMessage<Tool> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 22);
+  messageDesc(file_interlock_v1_broker, 27);
 
 /**
  * @generated from message interlock.v1.KillSwitch
@@ -832,7 +965,7 @@ export type KillSwitch = Message<"interlock.v1.KillSwitch"> & {
  * Use `create(KillSwitchSchema)` to create a new message.
  */
 export const KillSwitchSchema: GenMessage<KillSwitch> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 23);
+  messageDesc(file_interlock_v1_broker, 28);
 
 /**
  * @generated from message interlock.v1.SetKillSwitchRequest
@@ -859,7 +992,7 @@ export type SetKillSwitchRequest = Message<"interlock.v1.SetKillSwitchRequest"> 
  * Use `create(SetKillSwitchRequestSchema)` to create a new message.
  */
 export const SetKillSwitchRequestSchema: GenMessage<SetKillSwitchRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 24);
+  messageDesc(file_interlock_v1_broker, 29);
 
 /**
  * @generated from message interlock.v1.SetKillSwitchResponse
@@ -876,7 +1009,7 @@ export type SetKillSwitchResponse = Message<"interlock.v1.SetKillSwitchResponse"
  * Use `create(SetKillSwitchResponseSchema)` to create a new message.
  */
 export const SetKillSwitchResponseSchema: GenMessage<SetKillSwitchResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 25);
+  messageDesc(file_interlock_v1_broker, 30);
 
 /**
  * @generated from message interlock.v1.ListKillSwitchesRequest
@@ -889,7 +1022,7 @@ export type ListKillSwitchesRequest = Message<"interlock.v1.ListKillSwitchesRequ
  * Use `create(ListKillSwitchesRequestSchema)` to create a new message.
  */
 export const ListKillSwitchesRequestSchema: GenMessage<ListKillSwitchesRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 26);
+  messageDesc(file_interlock_v1_broker, 31);
 
 /**
  * @generated from message interlock.v1.ListKillSwitchesResponse
@@ -906,7 +1039,7 @@ export type ListKillSwitchesResponse = Message<"interlock.v1.ListKillSwitchesRes
  * Use `create(ListKillSwitchesResponseSchema)` to create a new message.
  */
 export const ListKillSwitchesResponseSchema: GenMessage<ListKillSwitchesResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 27);
+  messageDesc(file_interlock_v1_broker, 32);
 
 /**
  * @generated from enum interlock.v1.CallState
@@ -1024,6 +1157,26 @@ export const BrokerService: GenService<{
     methodKind: "unary";
     input: typeof CancelRequestSchema;
     output: typeof CancelResponseSchema;
+  },
+  /**
+   * The agent's answer to a question that a reviewer asked about a call that waits.
+   *
+   * @generated from rpc interlock.v1.BrokerService.AnswerReviewer
+   */
+  answerReviewer: {
+    methodKind: "unary";
+    input: typeof AnswerReviewerRequestSchema;
+    output: typeof AnswerReviewerResponseSchema;
+  },
+  /**
+   * Whether a parked call could run with a reviewer's arguments: schema and policy are asked. Nothing is decided by it.
+   *
+   * @generated from rpc interlock.v1.BrokerService.CheckEdit
+   */
+  checkEdit: {
+    methodKind: "unary";
+    input: typeof CheckEditRequestSchema;
+    output: typeof CheckEditResponseSchema;
   },
   /**
    * The tools the caller could be allowed to call.
