@@ -27,7 +27,7 @@ check: ## types, lint, layering, sizes, contracts, generated code
 	@deploy/check.sh
 
 bench: ## measure; SUITE=call for one suite, FULL=1 for the long form
-	@deploy/bootstrap.sh packages confinement engine gvisor nats images
+	@deploy/bootstrap.sh packages confinement engine gvisor nats images postgres
 	@node bench/main.ts $(if $(SUITE),--suite $(SUITE)) $(if $(FULL),--full)
 
 images: ## build the sandbox images

@@ -80,7 +80,7 @@ async function compare(
   return rows;
 }
 
-async function executeNoop(client: Client<typeof BrokerService>, i: number): Promise<void> {
+export async function executeNoop(client: Client<typeof BrokerService>, i: number): Promise<void> {
   const { call } = await client.execute({
     // Several agent runs, as a fleet would have.
     session: `bench-${i % 16}`,

@@ -3,8 +3,10 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { runCallSuite } from "./call.ts";
 import { runContainerSuite } from "./container.ts";
+import { runGuardSuite } from "./guard.ts";
 import { runIsolateSuite } from "./isolate.ts";
 import { runJournalSuite } from "./journal.ts";
+import { runLedgerSuite } from "./ledger.ts";
 import { runPolicySuite } from "./policy.ts";
 import { formatRows, type Suite } from "./rows.ts";
 
@@ -14,9 +16,11 @@ import { formatRows, type Suite } from "./rows.ts";
  */
 const SUITES: Record<string, Suite> = {
   call: runCallSuite,
+  guard: runGuardSuite,
   isolate: runIsolateSuite,
   container: runContainerSuite,
   journal: runJournalSuite,
+  ledger: runLedgerSuite,
   policy: runPolicySuite,
 };
 

@@ -9,7 +9,7 @@ const ROOT = join(import.meta.dirname, "..");
 const SERVICES = ["broker", "pdp", "ledger", "approvals", "runner"];
 const MAX_LINES = 400;
 /** Pure cores: what they may not reach. */
-const CORE = /^services\/(?!cli\/).*\/(decider|decide|call|loops|mask|session|control|chain)\.ts$/;
+const CORE = /^services\/(?!cli\/).*\/(decider|decide|call|mask|session|control|chain|guard\/(?!.*\.test)[a-z-]+)\.ts$/;
 const IMPURE = /^node:(?!crypto$|assert$)|^@grpc|^@nats|^dockerode$|^isolated-vm$|^casbin$|^pino$/;
 
 type Source = { readonly path: string; readonly text: string; readonly imports: readonly string[] };

@@ -92,6 +92,14 @@ function loadTool(file: string, models: Models): Tool {
       );
     }
   }
+  const properties = manifest.arguments["properties"] ?? {};
+  const unknown = manifest.loops?.ignore.find((name) => !Object.hasOwn(properties as object, name));
+  if (unknown !== undefined) {
+    throw problem(["loops", "ignore"], `Remove ${unknown}: it is no argument of this tool.`);
+  }
+  const named = [...(manifest.provenance?.targets ?? []), ...(manifest.provenance?.prose ?? [])];
+  const missing = named.find((name) => !JSON.stringify(manifest.arguments).includes(JSON.stringify(name)));
+  if (missing !== undefined) throw problem(["provenance"], `Remove ${missing}: it is no argument of this tool.`);
   // One Ajv for each tool: a schema's $id and definitions are its own and cannot change another's.
   const ajv = addFormats.default(new Ajv2020({ strict: true, allErrors: false, allowUnionTypes: true }));
   let validate: ValidateFunction;

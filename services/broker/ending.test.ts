@@ -11,6 +11,8 @@ import { newSigningKeyPem, type Signer, signerFromPem } from "../shared/signing.
 import type { Undo } from "./call.ts";
 import { Ending } from "./ending.ts";
 import { ALLOW, callOf, NOW_MS, REFUSED, resultOf, SUCCEEDED } from "./fixture.ts";
+import { CLEAR } from "./guard/loops.ts";
+import { NO_PROVENANCE } from "./guard/provenance.ts";
 import { LiveCall, Waiters } from "./live.ts";
 import type { Outcome } from "./model.ts";
 import { Outbox } from "./outbox.ts";
@@ -80,7 +82,14 @@ function open(...answers: readonly (Verdict | Error)[]) {
   const end = (outcome: Outcome, undo: Undo, change: Partial<Work> = {}) => {
     const work: Work = {
       ...{ call: callOf(), tool: toolOf({ usd_micros: 5, cpu_ms: 100 }), live: new LiveCall("call-1", () => NOW_MS) },
-      ...{ io: { signal: new AbortController().signal }, attempt: "try-1", labels: [], loop: "clear", spent: {} },
+      ...{
+        io: { signal: new AbortController().signal },
+        attempt: "try-1",
+        labels: [],
+        loop: CLEAR,
+        provenance: NO_PROVENANCE,
+        spent: {},
+      },
       ...change,
     };
     return ending.end(work, { kind: "end", outcome, undo, decision: ALLOW });

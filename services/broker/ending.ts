@@ -6,6 +6,7 @@ import { RpcError } from "../shared/rpc/errors.ts";
 import type { Client } from "../shared/rpc/types.ts";
 import type { Signer } from "../shared/signing.ts";
 import type { CallCommand, CallEvent, Undo } from "./call.ts";
+import { hasFailed, resultKeyOf } from "./guard/signature.ts";
 import type { Waiters } from "./live.ts";
 import { type Amount, type Outcome, streamOf, summaryOf } from "./model.ts";
 import type { Outbox } from "./outbox.ts";
@@ -50,14 +51,22 @@ export class Ending {
     const { sessions, signer, outbox, waiters, now, log } = this.#options;
     const { outcome, undo, decision } = command;
     const charged = undo.hold === "charge" ? chargeOf(work, outcome) : [];
-    const ended = { outcome, charged, endMs: now() };
+    const ended = { outcome, charged, endMs: now(), ...warningsOf(work) };
     const view = { call: summaryOf(call), decision };
     const receipt = toSignedText(await signer.sign("receipt", receiptBytes(view, ended)));
     work.ended = { ...view, progress: { kind: "ended", ...ended, receipt } };
     const ran = undo.hold === "charge";
     const attempts = work.replaces === undefined ? [work.attempt] : [work.attempt, work.replaces];
     const addLabels = ran ? tool.manifest.labels : [];
-    const record: SessionCommand = { kind: "end", ...view, ...ended, receipt, attempts, addLabels };
+    const record: SessionCommand = {
+      kind: "end",
+      ...view,
+      ...ended,
+      ...resultOf(outcome),
+      receipt,
+      attempts,
+      addLabels,
+    };
     const stream = streamOf(call.principal);
     if (ran) this.undo(work, undo, charged);
     try {
@@ -106,6 +115,16 @@ export class Ending {
 /** What was held for the call, or would be. */
 export function priceOf({ price, tool, call }: Pick<Work, "price" | "tool" | "call">): readonly Amount[] {
   return price ?? estimateOf(tool, call.argumentsJson);
+}
+
+function resultOf(outcome: Outcome): { readonly result?: { readonly key: string; readonly failed: boolean } } {
+  const result = "result" in outcome ? outcome.result : undefined;
+  return result === undefined ? {} : { result: { key: resultKeyOf(result), failed: hasFailed(result) } };
+}
+
+/** Said once, with the call that was let through in spite of it. */
+function warningsOf({ loop }: Work): { readonly warnings?: readonly string[] } {
+  return loop.level === "warned" || loop.level === "ask" ? { warnings: [loop.message] } : {};
 }
 
 /** A run whose end is lost costs what was expected. */

@@ -1,7 +1,14 @@
 import { sha256Hex } from "../shared/json.ts";
+import type { LoopLimits } from "./guard/loops.ts";
 import type { Call, CallSummary, Decision, Obligations, Outcome, Principal, Refusal, RunResult } from "./model.ts";
 
 /** For tests of this room: calls, decisions and results that differ from an ordinary one in what is given. */
+
+/** Only the rule on exact repeats. */
+export const EXACT_ONLY: LoopLimits = {
+  ...{ exact_repeat_limit: 3, no_progress: {}, cycle: {}, errors: {}, stale: {} },
+  end_session_after: 60,
+};
 
 export const NOW_MS = Date.UTC(2026, 2, 4, 10, 30);
 

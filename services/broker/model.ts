@@ -1,3 +1,6 @@
+import type { Heard } from "./guard/provenance.ts";
+import type { Signature } from "./guard/signature.ts";
+
 /**
  * The broker's own words for a call, as its record keeps them: plain JSON values, so that what is decided on, recorded
  * and read back is one and the same. Amounts are whole units below 2^53; times are Unix milliseconds.
@@ -27,6 +30,10 @@ export type CallSummary = {
   /** Empty where the caller sent none. */
   readonly idempotencyKey: string;
   readonly createdMs: number;
+  /** What the loop rules know of it; absent in records that are older than they. */
+  readonly signature?: Signature;
+  /** What the user has said, sent along with this call. */
+  readonly heard?: Heard;
   /** The calls it was made by, nearest first; absent for an agent's own call. */
   readonly ancestors?: readonly Ancestor[];
 };
@@ -170,6 +177,8 @@ export type CallView = {
         readonly charged: readonly Amount[];
         readonly receipt: SignedText | undefined;
         readonly endMs: number;
+        /** What the guard tells the agent. */
+        readonly warnings?: readonly string[];
       };
 };
 

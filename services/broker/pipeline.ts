@@ -9,9 +9,12 @@ import type { Client } from "../shared/rpc/types.ts";
 import type { Signer } from "../shared/signing.ts";
 import { AtStage, asking, askOptions } from "./asking.ts";
 import { advance, begin, type CallCommand, type CallEvent, type CallProgress, type Step } from "./call.ts";
+import { logCall } from "./call-log.ts";
 import type { Tool } from "./catalog.ts";
 import { type ControlState, switchAgainst } from "./control.ts";
 import { Ending, priceOf } from "./ending.ts";
+import { CLEAR, type LoopLimits, withLoop } from "./guard/loops.ts";
+import { NO_PROVENANCE, provenanceOfCall, withProvenance } from "./guard/provenance.ts";
 import { Holds, unlessOver } from "./holds.ts";
 import { LiveCall, Waiters } from "./live.ts";
 import { maskResult } from "./mask.ts";
@@ -57,9 +60,11 @@ export type PipelineOptions = {
   readonly mask: Mask;
   readonly outbox: Outbox;
   readonly waiters: Waiters;
+  readonly loops: LoopLimits;
+  /** What the operator vouches for in arguments: values, and `@domain` for every address there. */
+  readonly knownValues: readonly string[];
   /** Performs a call that the program of another makes. @throws RpcError for what was refused. */
   readonly nest: (parent: Work, asked: Asked, signal: AbortSignal) => Promise<CallView>;
-  readonly repeatLimit: number;
   /** Aborts when this broker stops: then nothing is waited for any more. */
   readonly stopping: AbortSignal;
   readonly newId: () => string;
@@ -113,7 +118,8 @@ export class Pipeline {
       live: new LiveCall(call.callId, now),
       attempt: newId(),
       labels: [],
-      loop: "clear",
+      loop: CLEAR,
+      provenance: NO_PROVENANCE,
       spent: {},
       ...more,
     };
@@ -151,7 +157,7 @@ export class Pipeline {
       this.live.delete(callId);
       work.onRecorded?.();
       waiters.notify(callId);
-      this.#logCall(work, performance.now() - startedMs);
+      logCall(this.#options.log, work, performance.now() - startedMs);
     }
   }
 
@@ -216,32 +222,38 @@ export class Pipeline {
 
   async #guard(work: Work): Promise<CallEvent> {
     const { call } = work;
-    const { sessions, switches, repeatLimit } = this.#options;
+    const { sessions, switches, loops, knownValues } = this.#options;
     const thrown = switchAgainst(switches(), call.principal, call.tool);
     if (thrown !== undefined) return refused(guardRefusal({ kind: "killed", ...thrown }));
     const seen = await sessions.peek(
       streamOf(call.principal),
-      (state) => glance(state, call, repeatLimit),
+      (state) => ({
+        ...glance(state, call, loops),
+        provenance: provenanceOfCall(state.known, call, work.tool.manifest, knownValues),
+      }),
       this.#within(work),
     );
     work.labels = seen.labels;
     work.loop = seen.loop;
+    work.provenance = seen.provenance;
     work.spent = seen.spent;
     if (seen.foreign) return refused(guardRefusal({ kind: "foreign_session" }));
     if (seen.earlier !== undefined) {
       const { callId, same } = seen.earlier;
       return same ? { kind: "repeated", callId } : refused(guardRefusal({ kind: "key_mismatch", callId }));
     }
-    if (seen.loop === "stopped") return refused(guardRefusal({ kind: "looping", limit: repeatLimit, tool: call.tool }));
+    if (seen.loop.level === "stopped")
+      return refused(guardRefusal({ kind: "looping", verdict: seen.loop, limit: loops.exact_repeat_limit }));
     return { kind: "cleared" };
   }
 
   async #decide(work: Work): Promise<CallEvent> {
     const { call, tool, labels, askedUnder } = work;
     const { pdp, now } = this.#options;
-    const facts = toFacts(call, tool, { labels, loop: work.loop, spent: work.spent, nowMs: now() });
+    const { loop, provenance, spent } = work;
+    const facts = toFacts(call, tool, { labels, loop: loop.level, provenance, spent, nowMs: now() });
     const response = await asking("pdp", pdp.decide({ facts }, askOptions(work.io)));
-    const decision = fromDecision(response.decision);
+    const decision = withProvenance(withLoop(fromDecision(response.decision), loop), provenance);
     if (askedUnder !== undefined && asksMore(decision, askedUnder))
       return refused(guardRefusal({ kind: "approval_outdated" }));
     work.decision = decision;
@@ -309,7 +321,7 @@ export class Pipeline {
   }
 
   #basis({ labels, loop }: Work): Basis {
-    return { labels, loop, repeatLimit: this.#options.repeatLimit };
+    return { labels, loop: loop.level, limits: this.#options.loops };
   }
 
   async #run(work: Work, decision: Decision): Promise<CallEvent> {
@@ -360,23 +372,6 @@ export class Pipeline {
 
   #within({ io }: Work): { signal: AbortSignal; deadlineMs?: number } {
     return { signal: io.signal, ...(io.deadlineMs === undefined ? {} : { deadlineMs: io.deadlineMs - 100 }) };
-  }
-
-  #logCall({ call, ended, decision }: Work, ms: number): void {
-    const outcome = ended?.progress.kind === "ended" ? ended.progress.outcome : undefined;
-    const { tenant, agent, session } = call.principal;
-    this.#options.log.info(
-      {
-        ...{ callId: call.callId, tenant, agent, session, tool: call.tool },
-        outcome: outcome?.kind ?? "parked",
-        ...(outcome?.kind === "refused" ? { stage: outcome.refusal.stage, reason: outcome.refusal.reason } : {}),
-        ms: Math.round(ms * 10) / 10,
-      },
-      "call",
-    );
-    const notify = decision?.kind === "deny" ? undefined : decision?.obligations.notify;
-    if (notify !== undefined)
-      this.#options.log.warn({ notify, callId: call.callId, tenant, agent, session, tool: call.tool }, "call.notify");
   }
 }
 

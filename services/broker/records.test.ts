@@ -5,7 +5,7 @@ import { describe, expect, onTestFinished, test } from "vitest";
 import { Executor } from "../shared/executor.ts";
 import { openSqliteJournal } from "../shared/journal/sqlite.ts";
 import type { Caller } from "../shared/rpc/types.ts";
-import { ALLOW, ASK, callOf, NOW_MS, SUCCEEDED, summary } from "./fixture.ts";
+import { ALLOW, ASK, callOf, EXACT_ONLY, NOW_MS, SUCCEEDED, summary } from "./fixture.ts";
 import { Waiters } from "./live.ts";
 import { parsePlace, Records } from "./records.ts";
 import { type SessionCommand, sessionDecider } from "./session.ts";
@@ -26,7 +26,7 @@ const PARK: SessionCommand = {
   call: callOf(),
   decision: ASK,
   price: [],
-  basis: { labels: [], loop: "clear", repeatLimit: 3 },
+  basis: { labels: [], loop: "clear", limits: EXACT_ONLY },
 };
 const ADMIT: SessionCommand = { ...PARK, kind: "admit", attempt: "try-1", deadlineMs: NOW_MS, decision: ALLOW };
 const END: SessionCommand = {

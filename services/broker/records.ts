@@ -105,11 +105,11 @@ function viewOfEvent(event: SessionEvent): CallView {
     case "admitted":
       return { call: summaryOf(event.call), decision: event.decision, progress: { kind: "running" } };
     case "ended": {
-      const { outcome, charged, receipt, endMs } = event;
+      const { outcome, charged, receipt, endMs, warnings } = event;
       return {
         call: event.call,
         decision: event.decision,
-        progress: { kind: "ended", outcome, charged, receipt, endMs },
+        progress: { kind: "ended", outcome, charged, receipt, endMs, ...(warnings && { warnings }) },
       };
     }
     case "cancelling":

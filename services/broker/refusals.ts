@@ -1,5 +1,6 @@
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { CallEvent } from "./call.ts";
+import type { LoopVerdict } from "./guard/loops.ts";
 import type { Call, Refusal } from "./model.ts";
 import type { SessionRefusal } from "./session.ts";
 
@@ -9,7 +10,7 @@ type GuardRefusal =
   | { readonly kind: "killed"; readonly scope: string; readonly reason: string }
   | { readonly kind: "foreign_session" }
   | { readonly kind: "key_mismatch"; readonly callId: string }
-  | { readonly kind: "looping"; readonly limit: number; readonly tool: string }
+  | { readonly kind: "looping"; readonly verdict: Exclude<LoopVerdict, { level: "clear" }>; readonly limit: number }
   | { readonly kind: "approval_outdated" }
   | { readonly kind: "approval_needed"; readonly tool: string; readonly reasons: readonly string[] }
   | { readonly kind: "tool_changed"; readonly tool: string };
@@ -40,11 +41,11 @@ export function guardRefusal(why: GuardRefusal): Refusal {
         code: "ALREADY_EXISTS",
       };
     case "looping":
-      return of(
-        "LOOP_DETECTED",
-        `${why.tool} was called with the same arguments ${why.limit} times in a row; change the arguments or do something else first.`,
-        { limit: String(why.limit) },
-      );
+      return of(why.verdict.rule === "session" ? "SESSION_STOPPED" : "LOOP_DETECTED", why.verdict.message, {
+        rule: why.verdict.rule,
+        count: String(why.verdict.count),
+        ...(why.verdict.rule === "repeat" ? { limit: String(why.limit) } : {}),
+      });
     case "approval_outdated":
       return {
         ...of(

@@ -8,6 +8,7 @@ import { RpcError } from "../shared/rpc/errors.ts";
 import type { Caller } from "../shared/rpc/types.ts";
 import type { Catalog, Tool } from "./catalog.ts";
 import { NOW_MS, PRINCIPAL } from "./fixture.ts";
+import { signatureOf } from "./guard/signature.ts";
 import { MAX_ARGUMENT_BYTES, parseAgent, parsePrincipal, parseWait, resolveCall, type ToolRequest } from "./request.ts";
 
 const MANIFEST = manifestSchema.parse({
@@ -168,6 +169,7 @@ describe("what is taken", () => {
       argumentsHash: sha256Hex('{"a":"ü","b":10}'),
       idempotencyKey: "k:1/~",
       createdMs: NOW_MS,
+      signature: signatureOf(TOOL.manifest, { a: "ü", b: 10 }, '{"a":"ü","b":10}'),
     });
     expect(tool).toBe(TOOL);
   });

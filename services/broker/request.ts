@@ -4,6 +4,8 @@ import { NAME, parseName, TOOL_NAME } from "../shared/names.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Caller } from "../shared/rpc/types.ts";
 import type { Catalog, Tool } from "./catalog.ts";
+import type { Heard } from "./guard/provenance.ts";
+import { signatureOf } from "./guard/signature.ts";
 import type { Ancestor, Call, Principal } from "./model.ts";
 import { demandGrant, refuseCircle } from "./nested.ts";
 
@@ -14,7 +16,8 @@ const MAX_WAIT_MS = 3_600_000;
 
 export type Agent = Extract<Caller, { kind: "agent" }>;
 
-export type ToolRequest = Pick<ExecuteRequest, "tool" | "argumentsJson" | "idempotencyKey">;
+export type ToolRequest = Pick<ExecuteRequest, "tool" | "argumentsJson" | "idempotencyKey"> &
+  Partial<Pick<ExecuteRequest, "userInput">>;
 
 /** @throws RpcError PERMISSION_DENIED: only agents ask for tools. */
 export function parseAgent(caller: Caller): Agent {
@@ -76,7 +79,9 @@ export function resolveCall(
     const names = { tool: tool.manifest.name, toolDigest: tool.digest, idempotencyKey, createdMs: nowMs };
     if (ancestors !== undefined) refuseCircle({ tool: names.tool, argumentsHash }, ancestors);
     const nested = ancestors === undefined ? {} : { ancestors };
-    return { call: { callId, principal, ...names, argumentsHash, argumentsJson, ...nested }, tool };
+    const signature = signatureOf(tool.manifest, args, argumentsJson);
+    const more = { signature, ...nested, ...parseUserInput(request.userInput) };
+    return { call: { callId, principal, ...names, argumentsHash, argumentsJson, ...more }, tool };
   });
 }
 
@@ -103,6 +108,22 @@ export function findTool(catalog: Catalog, name: string): Tool {
 function parseKey(key: string): string {
   if (key === "" || NAME.test(key) || /^[\x21-\x7e]{1,128}$/.test(key)) return key;
   throw invalid("idempotency_key", "Change idempotency_key: use 1 to 128 printable ASCII characters without spaces.");
+}
+
+const MAX_HEARD_CHARS = 64 << 10;
+const MAX_HEARD_HASHES = 1_000;
+
+function parseUserInput(input: ToolRequest["userInput"]): { readonly heard?: Heard } {
+  if (input === undefined) return {};
+  const { text, tokenHashes: hashes } = input;
+  if (text.length > MAX_HEARD_CHARS) {
+    throw invalid("user_input.text", `Send less in user_input.text: at most ${MAX_HEARD_CHARS} characters.`);
+  }
+  if (hashes.length > MAX_HEARD_HASHES || hashes.some((hash) => !/^[0-9a-f]{64}$/.test(hash))) {
+    const message = `Change user_input.token_hashes: send at most ${MAX_HEARD_HASHES} SHA-256 hashes, 64 lower-case hex digits each.`;
+    throw invalid("user_input.token_hashes", message);
+  }
+  return { heard: { text, hashes } };
 }
 
 function parseArguments(text: string): JsonObject {

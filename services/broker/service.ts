@@ -21,6 +21,9 @@ import { Calls } from "./calls.ts";
 import type { Catalog, Tool } from "./catalog.ts";
 import { switchAgainst } from "./control.ts";
 import { declare } from "./declarations.ts";
+import type { LoopLimits } from "./guard/loops.ts";
+import { NO_PROVENANCE } from "./guard/provenance.ts";
+import { normalise } from "./guard/tokens.ts";
 import { Waiters } from "./live.ts";
 import { mayCall } from "./nested.ts";
 import { OpenCalls } from "./open-calls.ts";
@@ -48,7 +51,8 @@ export type BrokerOptions = {
   readonly signer: Signer;
   /** Masked wherever they appear in a tool's output. */
   readonly secrets: readonly string[];
-  readonly loops: { readonly exactRepeatLimit: number };
+  readonly loops: LoopLimits;
+  readonly knownValues: readonly string[];
   readonly now: () => number;
   /** Sortable and never twice: a UUIDv7. */
   readonly newId: () => string;
@@ -83,7 +87,8 @@ export async function startBroker(options: BrokerOptions): Promise<Broker> {
     switches: () => switches.state,
     mask: maskOf(options.secrets),
     nest: (parent, asked, signal) => calls.perform(parent, asked, signal),
-    repeatLimit: options.loops.exactRepeatLimit,
+    loops: options.loops,
+    knownValues: options.knownValues.map(normalise),
   });
   onChange = stopSwitched;
   const records = new Records({ sessions, journal, waiters });
@@ -201,7 +206,7 @@ async function listTools(parts: Parts, context: HandlerContext): Promise<Listed[
   const { caller } = context;
   if (caller.kind !== "agent") return tools.map((tool) => toTool(tool, false));
   const principal = { tenant: caller.tenant, agent: caller.agent, session: "", user: "" };
-  const seen = { labels: [], loop: "clear", nowMs: now() } as const;
+  const seen = { labels: [], loop: "clear", provenance: NO_PROVENANCE, nowMs: now() } as const;
   const facts = tools.map((tool) => toFacts({ principal, argumentsJson: "{}" }, tool, seen));
   const { signal, traceParent } = context;
   const asked = pdp.decidePossible({ facts }, { signal, traceParent, deadlineMs: Date.now() + 2_500 });

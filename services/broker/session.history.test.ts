@@ -1,14 +1,15 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { ALLOW, ASK, callOf, NOW_MS, REFUSED, refusalOf, SUCCEEDED } from "./fixture.ts";
-import { judgeRepeat, NO_REPEATS } from "./loops.ts";
-import { type Call, type Outcome, signatureOf, summaryOf } from "./model.ts";
+import { ALLOW, ASK, callOf, EXACT_ONLY, NOW_MS, REFUSED, refusalOf, SUCCEEDED } from "./fixture.ts";
+import { judgeRepeat, NO_REPEATS } from "./guard/repeats.ts";
+import { plainSignature } from "./guard/signature.ts";
+import { type Call, type Outcome, summaryOf } from "./model.ts";
 import { glance, type SessionCommand, type SessionEvent, type SessionState, sessionDecider } from "./session.ts";
 
 /** Histories of one session, as several brokers and two agents could make them, held against S1 to S4. */
 
 const { initial, decide, evolve, eventToJson, eventFromJson, stateToJson, stateFromJson } = sessionDecider;
-const LIMIT = 2;
+const LIMITS = { ...EXACT_ONLY, exact_repeat_limit: 2 };
 const POLICY_DENIED: Outcome = { kind: "refused", refusal: refusalOf({ reason: "POLICY_DENIED" }) };
 
 /** A command whose basis is filled in when its turn comes: right, or of an earlier look at the session. */
@@ -47,8 +48,8 @@ const plan: fc.Arbitrary<Plan> = fc
 
 function commandOf(state: SessionState, old: SessionState, item: Plan): SessionCommand {
   const { call, attempt, replaces, outcome, label } = item;
-  const { labels, loop } = glance(item.stale ? old : state, call, LIMIT);
-  const begun = { call, price: [], basis: { labels, loop, repeatLimit: LIMIT } };
+  const { labels, loop } = glance(item.stale ? old : state, call, LIMITS);
+  const begun = { call, price: [], basis: { labels, loop: loop.level, limits: LIMITS } };
   switch (item.kind) {
     case "park":
       return { kind: "park", expiresMs: NOW_MS, decision: ASK, ...begun };
@@ -98,7 +99,7 @@ class Witness {
         expect(event.labels).toEqual([...new Set(event.labels)].toSorted((a, b) => (a < b ? -1 : 1)));
         this.#labels = event.labels;
         const refused = event.outcome.kind === "refused" && event.outcome.refusal.reason !== "POLICY_DENIED";
-        if (last === undefined && !refused) this.#signatures.push(signatureOf({ ...callOf(), ...event.call }));
+        if (last === undefined && !refused) this.#signatures.push(plainSignature(event.call).key);
         break;
       }
       case "cancelling":
@@ -114,9 +115,9 @@ class Witness {
     this.#agents.add(call.principal.agent);
     expect(command.basis.labels).toEqual(this.#labels);
     if (last !== undefined) return;
-    expect(command.basis.loop).toBe(this.#verdictOn(signatureOf(call)));
+    expect(command.basis.loop).toBe(this.#verdictOn(plainSignature(call).key));
     expect(command.basis.loop).not.toBe("stopped");
-    this.#signatures.push(signatureOf(call));
+    this.#signatures.push(plainSignature(call).key);
     if (call.idempotencyKey === "") return;
     expect(this.#keys.has(call.idempotencyKey)).toBe(false);
     this.#keys.set(call.idempotencyKey, call.callId);
@@ -125,7 +126,7 @@ class Witness {
   #verdictOn(signature: string) {
     const inARow = this.#signatures.length - (this.#signatures.findLastIndex((s) => s !== signature) + 1);
     const window = inARow === 0 ? NO_REPEATS : { signature, count: inARow };
-    return judgeRepeat(window, signature, LIMIT);
+    return judgeRepeat(window, signature, LIMITS.exact_repeat_limit);
   }
 }
 

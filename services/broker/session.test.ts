@@ -1,5 +1,16 @@
 import { describe, expect, test } from "vitest";
-import { ALLOW, ASK, type CallChange, callOf, NOW_MS, REFUSED, refusalOf, SUCCEEDED, summary } from "./fixture.ts";
+import {
+  ALLOW,
+  ASK,
+  type CallChange,
+  callOf,
+  EXACT_ONLY,
+  NOW_MS,
+  REFUSED,
+  refusalOf,
+  SUCCEEDED,
+  summary,
+} from "./fixture.ts";
 import type { Outcome } from "./model.ts";
 import {
   type Basis,
@@ -12,8 +23,8 @@ import {
 } from "./session.ts";
 
 const { initial, decide, evolve } = sessionDecider;
-const LIMIT = 3;
-const BASIS: Basis = { labels: [], loop: "clear", repeatLimit: LIMIT };
+const LIMITS = EXACT_ONLY;
+const BASIS: Basis = { labels: [], loop: "clear", limits: LIMITS };
 const PRICE = [{ unit: "calls", value: 1 }];
 
 type Begin = { readonly call?: CallChange; readonly basis?: Partial<Basis> };
@@ -161,7 +172,7 @@ describe("S2: idempotency keys", () => {
 
   test("a call never meets itself", () => {
     expect(ask(stateAfter(park({ call: keyed })), admit("try-1", { call: keyed }))).toBe("admitted");
-    expect(glance(stateAfter(park({ call: keyed })), callOf(keyed), LIMIT).earlier).toBeUndefined();
+    expect(glance(stateAfter(park({ call: keyed })), callOf(keyed), LIMITS).earlier).toBeUndefined();
   });
 });
 
@@ -211,7 +222,7 @@ describe("S3: what a call was decided on is what the session holds", () => {
       admit("try-1", { call: { callId: `call-${n}` }, basis: { loop: n === 1 ? "clear" : "repeating" } });
     const state = stateAfter(repeat(1), repeat(2), repeat(3));
     expect(ask(state, repeat(4))).toBe("no: outdated");
-    expect(glance(state, callOf({ callId: "call-4" }), LIMIT).loop).toBe("stopped");
+    expect(glance(state, callOf({ callId: "call-4" }), LIMITS).loop.level).toBe("stopped");
   });
 });
 
@@ -225,10 +236,10 @@ describe("what counts as a repeat", () => {
     ["a cancelled one", [end({ outcome: { kind: "cancelled", reason: "enough" } })], "repeating"],
     ["not a fault", [end({ outcome: REFUSED })], "clear"],
     ["not a veto", [end({ outcome: { kind: "refused", refusal: refusalOf({ reason: "LOOP_DETECTED" }) } })], "clear"],
-  ])("%s", (_, commands, want) => expect(glance(stateAfter(...commands), fresh, LIMIT).loop).toBe(want));
+  ])("%s", (_, commands, want) => expect(glance(stateAfter(...commands), fresh, LIMITS).loop.level).toBe(want));
 
   test("a call that is known is no repeat of itself", () => {
-    expect(glance(stateAfter(park()), callOf(), 1).loop).toBe("clear");
+    expect(glance(stateAfter(park()), callOf(), { ...LIMITS, exact_repeat_limit: 1 }).loop.level).toBe("clear");
   });
 });
 
@@ -243,8 +254,8 @@ describe("S4: the session belongs to its first agent", () => {
     expect(ask(state(), park({ call: foreign }))).toBe("no: foreign_session");
     expect(ask(state(), admit("try-2", { call: foreign }))).toBe("no: foreign_session");
     expect(ask(state(), end({ call: foreign, outcome: REFUSED, attempts: [] }))).toBe("no: foreign_session");
-    expect(glance(state(), callOf(foreign), LIMIT).foreign).toBe(true);
-    expect(glance(state(), callOf(OTHER), LIMIT).foreign).toBe(false);
+    expect(glance(state(), callOf(foreign), LIMITS).foreign).toBe(true);
+    expect(glance(state(), callOf(OTHER), LIMITS).foreign).toBe(false);
   });
 });
 

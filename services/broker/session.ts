@@ -1,14 +1,10 @@
 import type { Decided, Decider } from "../shared/decider.ts";
-import { countCall, judgeRepeat, type LoopVerdict, NO_REPEATS, type RepeatWindow, uncountCall } from "./loops.ts";
-import {
-  type Amount,
-  type Call,
-  type CallSummary,
-  type Decision,
-  type Outcome,
-  type SignedText,
-  signatureOf,
-} from "./model.ts";
+import { CLEAR, judgeLoop, type LoopLevel, type LoopLimits, type LoopVerdict } from "./guard/loops.ts";
+import { argue, hear, type Known, nothingKnown, see } from "./guard/provenance.ts";
+import { countCall, NO_REPEATS, type RepeatWindow, uncountCall } from "./guard/repeats.ts";
+import { plainSignature, type Signature } from "./guard/signature.ts";
+import { countEnd, countOpen, type Ending, type LoopWindow, uncount } from "./guard/window.ts";
+import type { Amount, Call, CallSummary, Decision, Outcome, RunResult, SignedText } from "./model.ts";
 
 /**
  * One agent run: its calls, its labels and its loop window. Stream `session.<tenant>.<session>`.
@@ -29,6 +25,8 @@ export type SessionState = {
   /** What its calls were charged, by unit. */
   spent: Readonly<Record<string, number>>;
   repeats: RepeatWindow;
+  window: LoopWindow;
+  known: Known;
   /** The last of them, in the order they were first recorded. */
   readonly calls: Map<string, Entry>;
   /** callId by idempotency key. */
@@ -54,7 +52,7 @@ export type Entry = {
 export const KEEP_CALLS = 10_000;
 
 /** What a call was decided on. */
-export type Basis = { readonly labels: readonly string[]; readonly loop: LoopVerdict; readonly repeatLimit: number };
+export type Basis = { readonly labels: readonly string[]; readonly loop: LoopLevel; readonly limits: LoopLimits };
 
 type Begun = {
   readonly call: Call;
@@ -69,6 +67,10 @@ type Ended = {
   readonly charged: readonly Amount[];
   readonly receipt: SignedText | undefined;
   readonly endMs: number;
+  /** What the run came to, in short; absent where nothing ran. */
+  readonly result?: { readonly key: string; readonly failed: boolean };
+  /** What the guard tells the agent. */
+  readonly warnings?: readonly string[];
 };
 
 export type SessionCommand =
@@ -109,16 +111,30 @@ export type SessionRefusal =
   | { readonly kind: "taken" };
 
 export const sessionDecider: Decider<SessionState, SessionCommand, SessionEvent, SessionRefusal> = {
-  initial: () => ({ agent: "", seq: 0, labels: [], spent: {}, repeats: NO_REPEATS, calls: new Map(), keys: new Map() }),
+  initial: () => ({
+    ...{ agent: "", seq: 0, labels: [], spent: {}, repeats: NO_REPEATS, window: [], known: nothingKnown() },
+    ...{ calls: new Map(), keys: new Map() },
+  }),
   decide,
   evolve,
   eventToJson: (event) => event,
   eventFromJson: (json) => json as SessionEvent,
-  stateToJson: (state) => ({ ...state, calls: [...state.calls], keys: [...state.keys] }),
+  stateToJson: (state) => ({
+    ...state,
+    calls: [...state.calls],
+    keys: [...state.keys],
+    known: { ...state.known, tokens: [...state.known.tokens] },
+  }),
   stateFromJson: (json) => {
-    const state = json as Omit<SessionState, "calls" | "keys"> & { calls: [string, Entry][]; keys: [string, string][] };
-    // A snapshot of before it was counted begins at nothing.
-    return { ...state, spent: state.spent ?? {}, calls: new Map(state.calls), keys: new Map(state.keys) };
+    const state = json as Omit<SessionState, "calls" | "keys" | "known"> & {
+      calls: [string, Entry][];
+      keys: [string, string][];
+      known?: Omit<Known, "tokens"> & { tokens: [string, string][] };
+    };
+    // A snapshot of before these were counted begins at nothing.
+    const { spent = {}, window = [] } = state;
+    const known = state.known === undefined ? nothingKnown() : { ...state.known, tokens: new Map(state.known.tokens) };
+    return { ...state, spent, window, known, calls: new Map(state.calls), keys: new Map(state.keys) };
   },
 };
 
@@ -132,14 +148,16 @@ export type Glance = {
   readonly earlier: { readonly callId: string; readonly same: boolean } | undefined;
 };
 
-export function glance(state: SessionState, call: Call, repeatLimit: number): Glance {
+export function glance(state: SessionState, call: Call, limits: LoopLimits): Glance {
   const callId = call.idempotencyKey === "" ? undefined : state.keys.get(call.idempotencyKey);
   const entry = callId === undefined || callId === call.callId ? undefined : state.calls.get(callId);
   return {
     foreign: isForeign(state, call),
     labels: state.labels,
     spent: state.spent,
-    loop: state.calls.has(call.callId) ? "clear" : judgeRepeat(state.repeats, signatureOf(call), repeatLimit),
+    loop: state.calls.has(call.callId)
+      ? CLEAR
+      : judgeLoop(state, { tool: call.tool, signature: signatureOf(call) }, limits),
     earlier: callId === undefined || entry === undefined ? undefined : { callId, same: isSame(entry, call) },
   };
 }
@@ -199,13 +217,13 @@ function decideAdmit(state: SessionState, command: Extract<SessionCommand, { kin
 }
 
 function refuseNew(state: SessionState, { call, basis }: Pick<Begun, "call" | "basis">): Verdict | undefined {
-  const seen = glance(state, call, basis.repeatLimit);
+  const seen = glance(state, call, basis.limits);
   if (seen.foreign) return refuse({ kind: "foreign_session" });
   if (seen.earlier !== undefined) {
     const { callId, same } = seen.earlier;
     return refuse({ kind: same ? "repeated_key" : "key_mismatch", callId });
   }
-  return sameLabels(state, basis) && seen.loop === basis.loop ? undefined : refuse({ kind: "outdated" });
+  return sameLabels(state, basis) && seen.loop.level === basis.loop ? undefined : refuse({ kind: "outdated" });
 }
 
 function evolve(state: SessionState, event: SessionEvent): SessionState {
@@ -217,7 +235,10 @@ function evolve(state: SessionState, event: SessionEvent): SessionState {
       const known = state.calls.get(callId);
       if (known === undefined) {
         state.agent = call.principal.agent;
-        state.repeats = countCall(state.repeats, signatureOf(call));
+        state.repeats = countCall(state.repeats, signatureOf(call).key);
+        state.window = countOpen(state.window, call, signatureOf(call));
+        if (call.heard !== undefined) state.known = hear(state.known, call.heard);
+        argue(state.known, call.argumentsJson);
         if (call.idempotencyKey !== "") state.keys.set(call.idempotencyKey, callId);
       }
       const attempt = event.kind === "admitted" ? event.attempt : "";
@@ -230,11 +251,17 @@ function evolve(state: SessionState, event: SessionEvent): SessionState {
       const known = state.calls.get(callId);
       if (known === undefined) {
         state.agent = call.principal.agent;
-        if (countsAsCall(outcome)) state.repeats = countCall(state.repeats, signatureOf(call));
+        if (countsAsCall(outcome)) state.repeats = countCall(state.repeats, signatureOf(call).key);
+        if (call.heard !== undefined) state.known = hear(state.known, call.heard);
       } else if (wasNotHeld(outcome)) {
-        state.repeats = uncountCall(state.repeats, signatureOf(call));
+        state.repeats = uncountCall(state.repeats, signatureOf(call).key);
         forgetKey(state, call.idempotencyKey, callId);
       }
+      const ending = endingOf(event);
+      state.window =
+        ending === undefined ? uncount(state.window, callId) : countEnd(state.window, call, signatureOf(call), ending);
+      const result = "result" in outcome ? outcome.result : undefined;
+      if (result !== undefined) see(state.known, textOf(result), call.tool, signatureOf(call).untrusted);
       state.labels = event.labels;
       state.spent = withCharged(state.spent, event.charged);
       const attempt = known?.attempt ?? "";
@@ -250,6 +277,25 @@ function evolve(state: SessionState, event: SessionEvent): SessionState {
     }
   }
   return state;
+}
+
+/** As the loop rules count it; undefined: not at all. Policy's no is a failure of the call, a fault of ours is none. */
+function endingOf({ outcome, result }: Extract<SessionEvent, { kind: "ended" }>): Ending | undefined {
+  if (result !== undefined) return { kind: result.failed ? "failed" : "done", result: result.key };
+  if (outcome.kind !== "refused") return { kind: "failed", result: "" };
+  const { reason, stage } = outcome.refusal;
+  if (LOOP_REFUSALS.includes(reason)) return { kind: "vetoed", result: "" };
+  return reason === "POLICY_DENIED" || stage === "approve" ? { kind: "failed", result: reason } : undefined;
+}
+
+function textOf({ resultJson, stdout, stderr, error }: RunResult): string {
+  return [resultJson, stdout, stderr, error].filter((text) => text !== "").join("\n");
+}
+
+const LOOP_REFUSALS: readonly string[] = ["LOOP_DETECTED", "SESSION_STOPPED"];
+
+function signatureOf(call: CallSummary): Signature {
+  return call.signature ?? plainSignature(call);
 }
 
 function withCharged(spent: SessionState["spent"], charged: readonly Amount[]): SessionState["spent"] {

@@ -14,6 +14,7 @@ import { canonicalManifest, manifestSchema } from "../shared/manifest.ts";
 import { fromStatus } from "../shared/rpc/status.ts";
 import { newSigningKeyPem, signerFromPem, verifierOf } from "../shared/signing.ts";
 import { ALLOW, ASK, callOf, DENY, decisionOf, NOW_MS, PRINCIPAL, refusalOf, resultOf, summary } from "./fixture.ts";
+import type { Provenance } from "./guard/provenance.ts";
 import { type CallView, type Outcome, RUN_ENDS, STAGES } from "./model.ts";
 import {
   fromDecision,
@@ -258,7 +259,13 @@ test("policy is shown the principal, the manifest, the arguments, the labels, th
     sandbox: { kind: "builtin", name: "noop" },
   });
   const tool = { manifest, ...canonicalManifest(manifest), models: {}, problemOf: () => undefined };
-  const seen = { labels: ["private-data"], loop: "repeating", nowMs: NOW_MS } as const;
+  const foreign: Provenance["foreign"] = [
+    { path: "to[0]", value: "eve", origin: "untrusted", source: "web.read" },
+    { path: "to[0]", value: "mallory", origin: "untrusted", source: "web.read" },
+    { path: "link", value: "x.example", origin: "nowhere", source: "" },
+  ];
+  const provenance: Provenance = { origins: ["user", "untrusted", "nowhere"], foreign };
+  const seen = { labels: ["private-data"], loop: "repeating", provenance, nowMs: NOW_MS } as const;
   expect(create(FactsSchema, toFacts(callOf(), tool, seen))).toMatchObject({
     principal: PRINCIPAL,
     tool: {
@@ -272,6 +279,8 @@ test("policy is shown the principal, the manifest, the arguments, the labels, th
     argumentsJson: '{"order":1}',
     labels: ["private-data"],
     loop: LoopVerdict.REPEATING,
+    origins: ["user", "untrusted", "nowhere"],
+    foreign: ["to[0]"],
     time: toTimestamp(NOW_MS),
   });
 });

@@ -21,8 +21,9 @@ import { toStatus } from "../shared/rpc/status.ts";
 import type { SignedBytes } from "../shared/signing.ts";
 import type { Tool } from "./catalog.ts";
 import { fromEgress, toEgress } from "./egress-wire.ts";
+import type { LoopLevel } from "./guard/loops.ts";
+import type { Provenance } from "./guard/provenance.ts";
 import type { ProgressEvent } from "./live.ts";
-import type { LoopVerdict as Verdict } from "./loops.ts";
 import { fromMeasures, toMeasures, unknownIn } from "./measures.ts";
 import type {
   Amount,
@@ -172,7 +173,13 @@ function toEnforcement({ kind, isolationClass, enforced, missing }: RunResult["e
 }
 
 const IMPACTS = { low: Impact.LOW, medium: Impact.MEDIUM, high: Impact.HIGH } as const;
-const VERDICTS = { clear: LoopVerdict.CLEAR, repeating: LoopVerdict.REPEATING, stopped: LoopVerdict.STOPPED } as const;
+const LEVELS: Record<LoopLevel, LoopVerdict> = {
+  clear: LoopVerdict.CLEAR,
+  repeating: LoopVerdict.REPEATING,
+  warned: LoopVerdict.WARNED,
+  ask: LoopVerdict.ASK,
+  stopped: LoopVerdict.STOPPED,
+};
 
 export function toToolFacts(manifest: Manifest, digest: string): MessageInitShape<typeof ToolFactsSchema> {
   const { name, version, impact, effects, groups } = manifest;
@@ -184,7 +191,8 @@ export function toFacts(
   tool: Tool,
   seen: {
     readonly labels: readonly string[];
-    readonly loop: Verdict;
+    readonly loop: LoopLevel;
+    readonly provenance: Provenance;
     readonly nowMs: number;
     readonly spent?: Readonly<Record<string, number>>;
   },
@@ -194,7 +202,11 @@ export function toFacts(
     tool: toToolFacts(tool.manifest, tool.digest),
     argumentsJson: call.argumentsJson,
     labels: [...seen.labels],
-    loop: VERDICTS[seen.loop],
+    loop: LEVELS[seen.loop],
+    origins: [...seen.provenance.origins],
+    foreign: [
+      ...new Set(seen.provenance.foreign.flatMap(({ origin, path }) => (origin === "untrusted" ? [path] : []))),
+    ],
     time: toTimestamp(seen.nowMs),
     spent: Object.entries(seen.spent ?? {}).map(([unit, value]) => ({ unit, value: BigInt(value) })),
     ancestors: toAncestors(call),
@@ -263,13 +275,14 @@ export function toCall(view: CallView): MessageInitShape<typeof CallSchema> {
     case "running":
       return { ...begun, state: CallState.RUNNING };
     case "ended": {
-      const { outcome, charged, receipt, endMs } = progress;
+      const { outcome, charged, receipt, endMs, warnings = [] } = progress;
       return {
         ...begun,
         ...toOutcome(outcome),
         state: STATES[outcome.kind],
         charged: charged.map(toAmount),
         endTime: toTimestamp(endMs),
+        warnings: [...warnings],
         ...(receipt === undefined ? {} : { receipt: toSigned(receipt) }),
       };
     }

@@ -1,6 +1,7 @@
 import type { Tool } from "./catalog.ts";
+import type { LoopVerdict } from "./guard/loops.ts";
+import type { Provenance } from "./guard/provenance.ts";
 import type { LiveCall } from "./live.ts";
-import type { LoopVerdict } from "./loops.ts";
 import { type Amount, type Call, type CallView, type Decision, summaryOf } from "./model.ts";
 
 /** One call while the pipeline works on it, and what can be said of it without asking anybody. */
@@ -42,6 +43,7 @@ export type Work = {
   /** As the session was when it was last looked at. */
   labels: readonly string[];
   loop: LoopVerdict;
+  provenance: Provenance;
   spent: Readonly<Record<string, number>>;
   /** The last one made of it here. */
   decision?: Decision;

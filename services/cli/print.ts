@@ -113,6 +113,7 @@ export function callText(call: Call): string {
     add("stderr", result.stderr.trimEnd());
     if (result.truncated) add("", "(output was cut: its head and tail are shown)");
   }
+  for (const warning of call.warnings) add("warning", warning);
   add("charged", call.charged.map(amountText).join(", "));
   if (call.createTime !== undefined && call.endTime !== undefined) {
     add("took", `${timestampDate(call.endTime).getTime() - timestampDate(call.createTime).getTime()} ms`);

@@ -4,8 +4,11 @@ import type { StaticType } from "./functions.ts";
 /** What policy sees of a call, in our own types. */
 export const IMPACTS = ["low", "medium", "high"] as const;
 export const EFFECTS = ["reads", "writes", "sends", "spends", "irreversible"] as const;
-export const LABELS = ["untrusted-input", "private-data"] as const;
-export const LOOP_VERDICTS = ["clear", "repeating", "stopped"] as const;
+export const LABELS = ["untrusted-input", "private-data", "secret-data"] as const;
+export const LOOP_VERDICTS = ["clear", "repeating", "warned", "ask", "stopped"] as const;
+
+/** Where the values of a call's arguments were seen first: docs/guard.md. */
+export const ORIGINS = ["user", "config", "trusted", "untrusted", "nowhere", "unknown"] as const;
 
 /** Of what the session has been charged, what conditions may read. */
 export const SPENT_UNITS = ["usd_micros", "calls", "cpu_ms", "tokens", "egress_bytes"] as const;
@@ -36,6 +39,10 @@ export type Facts = {
   /** The tools of the calls that this one is nested in, nearest first. */
   readonly chain: readonly string[];
   readonly spent: Readonly<Record<(typeof SPENT_UNITS)[number], number>>;
+  /** Absent: of none is anything known. */
+  readonly origins?: readonly (typeof ORIGINS)[number][] | undefined;
+  /** The arguments that hold values first seen in untrusted results. */
+  readonly foreign?: readonly string[] | undefined;
 };
 
 export const NOTHING_SPENT: Facts["spent"] = { usd_micros: 0, calls: 0, cpu_ms: 0, tokens: 0, egress_bytes: 0 };
@@ -69,6 +76,8 @@ export const TOKENS: Readonly<
   depth: { type: "number" },
   chain: { type: "list" },
   spent: { type: "object", fields: SPENT_UNITS },
+  origins: { type: "list", values: ORIGINS },
+  foreign: { type: "list" },
   args: { type: "object" },
 };
 
@@ -92,6 +101,8 @@ export function toRequest(facts: Facts): Record<string, unknown> {
     r_depth: facts.chain.length,
     r_chain: facts.chain,
     r_spent: facts.spent,
+    r_origins: facts.origins ?? [],
+    r_foreign: facts.foreign ?? [],
     r_args: facts.args,
   };
 }

@@ -11,6 +11,7 @@ import {
   LABELS,
   LOOP_VERDICTS,
   NOTHING_SPENT,
+  ORIGINS,
   SPENT_UNITS,
   type ToolFacts,
 } from "./facts.ts";
@@ -44,6 +45,8 @@ const factFields = {
   loop: z.enum(LOOP_VERDICTS).optional(),
   chain: z.array(z.string()).optional(),
   spent: z.partialRecord(z.enum(SPENT_UNITS), z.int().min(0)).optional(),
+  origins: z.array(z.enum(ORIGINS)).optional(),
+  foreign: z.array(z.string()).optional(),
   time: z.iso.datetime({ offset: true, error: "write a time such as 2026-03-04T10:30:00Z" }).optional(),
 };
 
@@ -138,6 +141,8 @@ function parseTest(
     loop: given.loop ?? "clear",
     chain: given.chain ?? [],
     spent: { ...NOTHING_SPENT, ...given.spent },
+    origins: given.origins,
+    foreign: given.foreign,
     timeMs: Date.parse(given.time ?? DEFAULT_TIME),
   };
   const optional = {

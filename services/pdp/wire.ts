@@ -12,7 +12,7 @@ import { JsonError, type JsonObject, parseJson } from "../shared/json.ts";
 import { NAME, TOOL_NAME } from "../shared/names.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
 import type { Decision, Limits, Obligations, Outcome } from "./decide.ts";
-import { EFFECTS, type Facts, LABELS, NOTHING_SPENT, SPENT_UNITS } from "./facts.ts";
+import { EFFECTS, type Facts, LABELS, NOTHING_SPENT, ORIGINS, SPENT_UNITS } from "./facts.ts";
 import { namesOnRun } from "./obligations.ts";
 
 /** Protobuf to our own types and back. What is unspecified or unknown is refused, never defaulted. */
@@ -72,6 +72,8 @@ const factsSchema = z
     loop: known({
       [LoopVerdict.CLEAR]: "clear",
       [LoopVerdict.REPEATING]: "repeating",
+      [LoopVerdict.WARNED]: "warned",
+      [LoopVerdict.ASK]: "ask",
       [LoopVerdict.STOPPED]: "stopped",
     }),
     ancestors: z
@@ -80,18 +82,22 @@ const factsSchema = z
     spent: z
       .array(z.object({ unit: z.enum(SPENT_UNITS, `use ${SPENT_UNITS.join(", ")}`), value: amount }))
       .max(SPENT_UNITS.length),
+    origins: z.array(z.enum(ORIGINS, `use ${ORIGINS.join(", ")}`)).max(ORIGINS.length),
+    foreign: z.array(z.string().max(1024)).max(100),
     time: z.object(
       { seconds: z.bigint().min(0n).max(MAX_SECONDS), nanos: z.int().min(0).max(999_999_999) },
       "give the time of the call",
     ),
   })
   .transform(
-    ({ principal, tool, argumentsJson: args, labels, loop, time, ancestors, spent }): Facts => ({
+    ({ principal, tool, argumentsJson: args, labels, loop, time, ancestors, spent, origins, foreign }): Facts => ({
       ...principal,
       tool,
       args,
       labels,
       loop,
+      origins,
+      foreign,
       chain: ancestors.map((ancestor) => ancestor.tool),
       spent: { ...NOTHING_SPENT, ...Object.fromEntries(spent.map(({ unit, value }) => [unit, value])) },
       timeMs: Number(time.seconds) * 1000 + Math.floor(time.nanos / 1e6),
@@ -122,10 +128,30 @@ export function parseFacts(
 }
 
 const IMPACTS = { low: Impact.LOW, medium: Impact.MEDIUM, high: Impact.HIGH } as const;
-const VERDICTS = { clear: LoopVerdict.CLEAR, repeating: LoopVerdict.REPEATING, stopped: LoopVerdict.STOPPED } as const;
+const VERDICTS: Record<Facts["loop"], LoopVerdict> = {
+  clear: LoopVerdict.CLEAR,
+  repeating: LoopVerdict.REPEATING,
+  warned: LoopVerdict.WARNED,
+  ask: LoopVerdict.ASK,
+  stopped: LoopVerdict.STOPPED,
+};
 
 export function toFacts(facts: Facts): MessageInitShape<typeof FactsSchema> {
-  const { tenant, agent, session, user, tool, args, labels, loop, timeMs, chain, spent } = facts;
+  const {
+    tenant,
+    agent,
+    session,
+    user,
+    tool,
+    args,
+    labels,
+    loop,
+    timeMs,
+    chain,
+    spent,
+    origins = [],
+    foreign = [],
+  } = facts;
   return {
     principal: { tenant, agent, session, user },
     tool: { ...tool, impact: IMPACTS[tool.impact], effects: [...tool.effects], groups: [...tool.groups] },
@@ -133,6 +159,8 @@ export function toFacts(facts: Facts): MessageInitShape<typeof FactsSchema> {
     labels: [...labels],
     loop: VERDICTS[loop],
     time: timestampFromMs(timeMs),
+    origins: [...origins],
+    foreign: [...foreign],
     ancestors: chain.map((name) => ({ tool: name })),
     spent: Object.entries(spent).flatMap(([unit, value]) => (value === 0 ? [] : [{ unit, value: BigInt(value) }])),
   };

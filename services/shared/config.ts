@@ -132,6 +132,28 @@ const runner = z.strictObject({
   max_concurrent: z.int().min(1).max(10_000).default(256),
 });
 
+/** From which count on; a rung that is left out is never reached. Counts beyond what the rules look back on are refused. */
+const ladder = (most: number) =>
+  z
+    .strictObject({
+      warn: z.int().min(2).max(most).optional().describe("the agent is told, in the call's warnings"),
+      ask: z.int().min(2).max(most).optional().describe("people are asked"),
+      stop: z.int().min(2).max(most).optional().describe("the call is refused"),
+    })
+    .refine(
+      ({ warn = 0, ask = warn, stop = ask }) => warn <= ask && ask <= stop,
+      "let warn, ask and stop rise in this order: a rung above a sharper one is never reached",
+    );
+
+const loops = z.strictObject({
+  exact_repeat_limit: z.int().min(1).max(1000).default(3).describe("equal calls in a row, whatever they answer"),
+  no_progress: ladder(30).prefault({ stop: 3 }).describe("the nth of like calls with equal answers"),
+  cycle: ladder(10).prefault({ warn: 2, stop: 3 }).describe("turns of a cycle of 2 to 6 calls"),
+  errors: ladder(30).prefault({ warn: 3, ask: 6 }).describe("failures of one tool in a row"),
+  stale: ladder(60).prefault({ warn: 12, ask: 24 }).describe("paid calls in a row that bring nothing new"),
+  end_session_after: z.int().min(1).max(60).default(10).describe("refused calls, of a session's last 64"),
+});
+
 const telemetry = z.strictObject({
   prometheus: hostPort.optional().describe("where /metrics is served; keep it on a network of your own"),
   otlp: z
@@ -157,10 +179,12 @@ export const configSchema = z.strictObject({
   secrets: z.array(z.string()).default([]).describe("files whose content is masked wherever it appears in output"),
   policy: policy.prefault({}),
   runner: runner.prefault({}),
-  loops: z
-    .strictObject({ exact_repeat_limit: z.int().min(1).max(1000).default(3) })
-    .prefault({})
-    .describe("the same call, in a row, at most this often"),
+  known_values: z
+    .array(z.string().min(3).max(256))
+    .max(1_000)
+    .default([])
+    .describe("whom and what tools may be pointed at without being named by the user; @domain for every address there"),
+  loops: loops.prefault({}).describe("when a session goes in circles: docs/guard.md"),
   telemetry: telemetry.optional().describe("figures for Prometheus, or for an OpenTelemetry collector"),
   max_message_bytes: bytes.max(64 << 20).default(4 << 20),
   log_level: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),

@@ -148,6 +148,16 @@ const container = z
 /** A function inside the runner's own process that reaches nothing: for tests and benchmarks of the pipeline. */
 const builtin = z.strictObject({ kind: z.literal("builtin"), name: z.enum(["noop", "echo"]) });
 
+const loops = z.strictObject({
+  ignore: z.array(text(64)).max(16).default([]).describe("arguments that change without meaning: cursors, request ids"),
+  polls: z.int().min(2).max(30).optional().describe("a polling tool: equal calls with an equal answer, in a row"),
+});
+
+const provenance = z.strictObject({
+  targets: z.array(text(64)).max(32).default([]).describe("arguments that say whom or where: every word matters"),
+  prose: z.array(text(64)).max(32).default([]).describe("free text: only addresses, URLs and account numbers matter"),
+});
+
 export const manifestSchema = z
   .strictObject({
     name: z.string().regex(TOOL_NAME, "use dotted lower-case words, e.g. airline.cancel_reservation"),
@@ -157,9 +167,11 @@ export const manifestSchema = z
     effects: z.array(z.enum(["reads", "writes", "sends", "spends", "irreversible"])).default([]),
     groups: z.array(text(64)).max(16).default([]).describe("tool groups that policy may name"),
     labels: z
-      .array(z.enum(["untrusted-input", "private-data"]))
+      .array(z.enum(["untrusted-input", "private-data", "secret-data"]))
       .default([])
       .describe("what a session has touched once this tool has run"),
+    loops: loops.optional().describe("what the loop rules must know of the tool"),
+    provenance: provenance.optional().describe("where the guard's guess by an argument's name is wrong"),
     idempotent: z.boolean().default(false).describe("may be run again when its outcome was lost"),
     arguments: z.record(z.string(), z.json()).describe("JSON Schema 2020-12 of the arguments; its type is object"),
     sandbox: z.discriminatedUnion("kind", [isolate, container, builtin]),

@@ -18,11 +18,12 @@ import { PdpService } from "../../proto/interlock/v1/pdp_pb.ts";
 import { RunnerService } from "../../proto/interlock/v1/runner_pb.ts";
 import { startApprovals } from "../../services/approvals/service.ts";
 import { loadCatalog } from "../../services/broker/catalog.ts";
-import { startBroker } from "../../services/broker/service.ts";
+import { type BrokerOptions, startBroker } from "../../services/broker/service.ts";
 import { loadBudgets } from "../../services/ledger/budgets.ts";
 import { startLedger } from "../../services/ledger/service.ts";
 import { startPdp } from "../../services/pdp/service.ts";
 import { startRunner } from "../../services/runner/service.ts";
+import { configSchema } from "../../services/shared/config.ts";
 import { newId } from "../../services/shared/ids.ts";
 import { type Journal, JournalUnavailable, type NewRecord } from "../../services/shared/journal/journal.ts";
 import { openSqliteJournal } from "../../services/shared/journal/sqlite.ts";
@@ -37,6 +38,10 @@ import { Sandbox, SECRET } from "./broker-sandbox.ts";
 /** A broker among the real services on a real journal, with a sandbox that the test can hold and services it can cut. */
 
 export const REPEAT_LIMIT = 3;
+/** The loop rules as they are by default; the broker of these tests lets calls with equal answers repeat. */
+export const LOOPS = configSchema.parse({}).loops;
+
+export type BrokerChange = Partial<Pick<BrokerOptions, "loops">>;
 
 export const AGENT: Caller = { kind: "agent", tenant: "demo", agent: "demo-agent" };
 export const OTHER_AGENT: Caller = { kind: "agent", tenant: "demo", agent: "other-agent" };
@@ -183,7 +188,7 @@ export class World implements AsyncDisposable {
   }
 
   /** One more replica of the broker, on the journal and the services of this world. */
-  async startBroker(): Promise<Replica> {
+  async startBroker(change: BrokerChange = {}): Promise<Replica> {
     const cut = new AbortController();
     const client = <S extends DescService>(desc: S, name: PartName) => this.client(desc, name, BROKER, cut.signal);
     const broker = await startBroker({
@@ -195,7 +200,9 @@ export class World implements AsyncDisposable {
       runner: client(RunnerService, "runner"),
       catalog: loadCatalog(join(this.directory, "tools")),
       secrets: [SECRET],
-      loops: { exactRepeatLimit: REPEAT_LIMIT },
+      loops: { ...LOOPS, exact_repeat_limit: REPEAT_LIMIT, no_progress: {} },
+      knownValues: ["@corp.example"],
+      ...change,
     });
     const here = service(BrokerService, broker.handlers);
     let stopped: Promise<void> | undefined;
@@ -367,9 +374,9 @@ async function* throwing(error: Error): AsyncGenerator<never> {
 export const SOON = { timeout: 10_000, interval: 10 };
 
 /** A world with one broker, and its agent in session s1. */
-export async function open() {
+export async function open(change: BrokerChange = {}) {
   const world = await newWorld();
-  const replica = await world.startBroker();
+  const replica = await world.startBroker(change);
   const agent = replica.as(AGENT);
   const execute = async (
     tool: string,

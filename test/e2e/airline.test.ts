@@ -74,23 +74,31 @@ describe("the 100 recorded airline runs, as governed calls", () => {
     expect([...new Set(refusals)].toSorted((a, b) => (a < b ? -1 : 1))).toEqual([
       "budget BUDGET_EXHAUSTED",
       "denied POLICY_DENIED",
+      "loop LOOP_DETECTED",
     ]);
     expect(replay.summary.all).toMatchObject({ same: all.length - unanswered.length, mismatches: 0, error: 0 });
   });
 
+  it("are stopped as loops in failed runs only, and seldom", () => {
+    expect(replay.summary.succeeded["loop"]).toBe(0);
+    expect(replay.summary.failed["loop"]).toBeLessThanOrEqual(2);
+  });
+
   it("fit the tools' schemas, and each write is let through, asked about or denied as the rules alone say", async () => {
-    expect(all.filter((call) => ["schema", "loop"].includes(call.verdict))).toEqual([]);
+    expect(all.filter((call) => ["schema"].includes(call.verdict))).toEqual([]);
     const writes = await judgeWrites(readRuns("test/data/tau-airline/runs.jsonl"));
     const said = all
-      .filter((call) => WRITES.includes(call.tool) && call.verdict !== "budget")
+      .filter((call) => WRITES.includes(call.tool) && !["budget", "loop"].includes(call.verdict))
       .map((call) => `${call.tool} ${call.verdict}`);
     const words = { allow: "allowed", require_approval: "approval", deny: "denied" };
     const judged = writes.map(({ tool, outcome }) => `${tool} ${words[outcome]}`);
-    const beyondBudget = all.filter((call) => WRITES.includes(call.tool) && call.verdict === "budget").length;
-    expect(judged.length - said.length).toBe(beyondBudget);
-    // A budget refuses after policy: what is left over of the judged is what it took.
+    const elsewhere = all.filter(
+      (call) => WRITES.includes(call.tool) && ["budget", "loop"].includes(call.verdict),
+    ).length;
+    expect(judged.length - said.length).toBe(elsewhere);
+    // A budget refuses after policy, a loop before: what is left over of the judged is what these took.
     for (const one of said) judged.splice(judged.indexOf(one), 1);
-    expect(judged.length).toBe(beyondBudget);
+    expect(judged.length).toBe(elsewhere);
   });
 
   it("are counted by what their writes were worth, each write once", async () => {

@@ -17,7 +17,7 @@ import type { Message, UnknownEnum } from "@bufbuild/protobuf";
  * Describes the file interlock/v1/broker.proto.
  */
 export const file_interlock_v1_broker: GenFile = /*@__PURE__*/
-  fileDesc("ChlpbnRlcmxvY2svdjEvYnJva2VyLnByb3RvEgxpbnRlcmxvY2sudjEilwEKDkV4ZWN1dGVSZXF1ZXN0Eg8KB3Nlc3Npb24YASABKAkSDAoEdG9vbBgCIAEoCRIWCg5hcmd1bWVudHNfanNvbhgDIAEoCRIXCg9pZGVtcG90ZW5jeV9rZXkYBCABKAkSDAoEdXNlchgFIAEoCRInCgR3YWl0GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uIjMKD0V4ZWN1dGVSZXNwb25zZRIgCgRjYWxsGAEgASgLMhIuaW50ZXJsb2NrLnYxLkNhbGwimgQKBENhbGwSIgoDcmVmGAEgASgLMhUuaW50ZXJsb2NrLnYxLkNhbGxSZWYSKgoJcHJpbmNpcGFsGAIgASgLMhcuaW50ZXJsb2NrLnYxLlByaW5jaXBhbBIMCgR0b29sGAMgASgJEhMKC3Rvb2xfZGlnZXN0GAQgASgJEhYKDmFyZ3VtZW50c19oYXNoGAUgASgJEiYKBXN0YXRlGAYgASgOMhcuaW50ZXJsb2NrLnYxLkNhbGxTdGF0ZRIoCghkZWNpc2lvbhgHIAEoCzIWLmludGVybG9jay52MS5EZWNpc2lvbhITCgthcHByb3ZhbF9pZBgIIAEoCRIjCgdyZWZ1c2FsGAkgASgLMhIuZ29vZ2xlLnJwYy5TdGF0dXMSJwoGcmVzdWx0GAogASgLMhcuaW50ZXJsb2NrLnYxLlJ1blJlc3VsdBIlCgdjaGFyZ2VkGAsgAygLMhQuaW50ZXJsb2NrLnYxLkFtb3VudBIlCgdyZWNlaXB0GAwgASgLMhQuaW50ZXJsb2NrLnYxLlNpZ25lZBIvCgtjcmVhdGVfdGltZRgNIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiUKBnBhcmVudBgPIAEoCzIVLmludGVybG9jay52MS5DYWxsUmVmIq4ECgdSZWNlaXB0EiIKA3JlZhgBIAEoCzIVLmludGVybG9jay52MS5DYWxsUmVmEioKCXByaW5jaXBhbBgCIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwSDAoEdG9vbBgDIAEoCRITCgt0b29sX2RpZ2VzdBgEIAEoCRIWCg5hcmd1bWVudHNfaGFzaBgFIAEoCRImCgVzdGF0ZRgGIAEoDjIXLmludGVybG9jay52MS5DYWxsU3RhdGUSLAoIZGVjaXNpb24YByABKA4yGi5pbnRlcmxvY2sudjEuRGVjaXNpb25LaW5kEhcKD3BvbGljeV9yZXZpc2lvbhgIIAEoCRITCgthcHByb3ZhbF9pZBgJIAEoCRITCgtyZXN1bHRfaGFzaBgKIAEoCRIlCgdjaGFyZ2VkGAsgAygLMhQuaW50ZXJsb2NrLnYxLkFtb3VudBIiCgV1c2FnZRgMIAEoCzITLmludGVybG9jay52MS5Vc2FnZRIuCgtlbmZvcmNlbWVudBgNIAEoCzIZLmludGVybG9jay52MS5FbmZvcmNlbWVudBIvCgtjcmVhdGVfdGltZRgOIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASLAoIZW5kX3RpbWUYDyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiUKBnBhcmVudBgQIAEoCzIVLmludGVybG9jay52MS5DYWxsUmVmIp0BCg5TZXNzaW9uUmVxdWVzdBIpCgRvcGVuGAEgASgLMhkuaW50ZXJsb2NrLnYxLk9wZW5TZXNzaW9uSAASKQoEY2FsbBgCIAEoCzIZLmludGVybG9jay52MS5TZXNzaW9uQ2FsbEgAEi0KBmNhbmNlbBgDIAEoCzIbLmludGVybG9jay52MS5TZXNzaW9uQ2FuY2VsSABCBgoEa2luZCIsCgtPcGVuU2Vzc2lvbhIPCgdzZXNzaW9uGAEgASgJEgwKBHVzZXIYAiABKAkicgoLU2Vzc2lvbkNhbGwSEgoKcmVxdWVzdF9pZBgBIAEoBBIMCgR0b29sGAIgASgJEhYKDmFyZ3VtZW50c19qc29uGAMgASgJEhcKD2lkZW1wb3RlbmN5X2tleRgEIAEoCRIQCghwcm9ncmVzcxgFIAEoCCIjCg1TZXNzaW9uQ2FuY2VsEhIKCnJlcXVlc3RfaWQYASABKAQizwEKD1Nlc3Npb25SZXNwb25zZRISCgpyZXF1ZXN0X2lkGAEgASgEEi0KBm9wZW5lZBgCIAEoCzIbLmludGVybG9jay52MS5TZXNzaW9uT3BlbmVkSAASKAoFZXZlbnQYAyABKAsyFy5pbnRlcmxvY2sudjEuQ2FsbEV2ZW50SAASIgoEY2FsbBgEIAEoCzISLmludGVybG9jay52MS5DYWxsSAASIwoFZXJyb3IYBSABKAsyEi5nb29nbGUucnBjLlN0YXR1c0gAQgYKBGtpbmQiOwoNU2Vzc2lvbk9wZW5lZBIqCglwcmluY2lwYWwYASABKAsyFy5pbnRlcmxvY2sudjEuUHJpbmNpcGFsIpcBCglDYWxsRXZlbnQSKAoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASKwoFc3RhZ2UYAiABKAsyGi5pbnRlcmxvY2sudjEuU3RhZ2VFbnRlcmVkSAASKwoGb3V0cHV0GAMgASgLMhkuaW50ZXJsb2NrLnYxLk91dHB1dENodW5rSABCBgoEa2luZCIrCgxTdGFnZUVudGVyZWQSDQoFc3RhZ2UYASABKAkSDAoEbm90ZRgCIAEoCSIrCgtPdXRwdXRDaHVuaxIOCgZzdGRlcnIYASABKAgSDAoEdGV4dBgCIAEoCSIyCgxXYXRjaFJlcXVlc3QSIgoDcmVmGAEgASgLMhUuaW50ZXJsb2NrLnYxLkNhbGxSZWYiZQoNV2F0Y2hSZXNwb25zZRIoCgVldmVudBgBIAEoCzIXLmludGVybG9jay52MS5DYWxsRXZlbnRIABIiCgRjYWxsGAIgASgLMhIuaW50ZXJsb2NrLnYxLkNhbGxIAEIGCgRraW5kIjAKCkdldFJlcXVlc3QSIgoDcmVmGAEgASgLMhUuaW50ZXJsb2NrLnYxLkNhbGxSZWYiLwoLR2V0UmVzcG9uc2USIAoEY2FsbBgBIAEoCzISLmludGVybG9jay52MS5DYWxsIkMKDUNhbmNlbFJlcXVlc3QSIgoDcmVmGAEgASgLMhUuaW50ZXJsb2NrLnYxLkNhbGxSZWYSDgoGcmVhc29uGAIgASgJIjIKDkNhbmNlbFJlc3BvbnNlEiAKBGNhbGwYASABKAsyEi5pbnRlcmxvY2sudjEuQ2FsbCIlChBMaXN0VG9vbHNSZXF1ZXN0EhEKCXR5cGVzX2ZvchgBIAEoCSJFChFMaXN0VG9vbHNSZXNwb25zZRIhCgV0b29scxgBIAMoCzISLmludGVybG9jay52MS5Ub29sEg0KBXR5cGVzGAIgASgJIp8BCgRUb29sEiYKBWZhY3RzGAEgASgLMhcuaW50ZXJsb2NrLnYxLlRvb2xGYWN0cxITCgtkZXNjcmlwdGlvbhgCIAEoCRIdChVhcmd1bWVudHNfc2NoZW1hX2pzb24YAyABKAkSFgoObmVlZHNfYXBwcm92YWwYBCABKAgSIwoFcHJpY2UYBSADKAsyFC5pbnRlcmxvY2sudjEuQW1vdW50ImUKCktpbGxTd2l0Y2gSDQoFc2NvcGUYASABKAkSDgoGcmVhc29uGAIgASgJEg4KBmF1dGhvchgDIAEoCRIoCgR0aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCJBChRTZXRLaWxsU3dpdGNoUmVxdWVzdBINCgVzY29wZRgBIAEoCRIKCgJvbhgCIAEoCBIOCgZyZWFzb24YAyABKAkiQQoVU2V0S2lsbFN3aXRjaFJlc3BvbnNlEigKBmFjdGl2ZRgBIAMoCzIYLmludGVybG9jay52MS5LaWxsU3dpdGNoIhkKF0xpc3RLaWxsU3dpdGNoZXNSZXF1ZXN0IkQKGExpc3RLaWxsU3dpdGNoZXNSZXNwb25zZRIoCgZhY3RpdmUYASADKAsyGC5pbnRlcmxvY2sudjEuS2lsbFN3aXRjaCrjAQoJQ2FsbFN0YXRlEhoKFkNBTExfU1RBVEVfVU5TUEVDSUZJRUQQABIfChtDQUxMX1NUQVRFX1BFTkRJTkdfQVBQUk9WQUwQARIWChJDQUxMX1NUQVRFX1JVTk5JTkcQAhIYChRDQUxMX1NUQVRFX1NVQ0NFRURFRBADEhUKEUNBTExfU1RBVEVfRkFJTEVEEAQSFgoSQ0FMTF9TVEFURV9SRUZVU0VEEAUSGAoUQ0FMTF9TVEFURV9DQU5DRUxMRUQQBhIeChpDQUxMX1NUQVRFX09VVENPTUVfVU5LTk9XThAHMq8FCg1Ccm9rZXJTZXJ2aWNlEk0KB0V4ZWN1dGUSHC5pbnRlcmxvY2sudjEuRXhlY3V0ZVJlcXVlc3QaHS5pbnRlcmxvY2sudjEuRXhlY3V0ZVJlc3BvbnNlIgWKtRgBARJRCgdTZXNzaW9uEhwuaW50ZXJsb2NrLnYxLlNlc3Npb25SZXF1ZXN0Gh0uaW50ZXJsb2NrLnYxLlNlc3Npb25SZXNwb25zZSIFirUYAQEoATABEkoKBVdhdGNoEhouaW50ZXJsb2NrLnYxLldhdGNoUmVxdWVzdBobLmludGVybG9jay52MS5XYXRjaFJlc3BvbnNlIgaKtRgCAQMwARJCCgNHZXQSGC5pbnRlcmxvY2sudjEuR2V0UmVxdWVzdBoZLmludGVybG9jay52MS5HZXRSZXNwb25zZSIGirUYAgEDEksKBkNhbmNlbBIbLmludGVybG9jay52MS5DYW5jZWxSZXF1ZXN0GhwuaW50ZXJsb2NrLnYxLkNhbmNlbFJlc3BvbnNlIgaKtRgCAQMSVAoJTGlzdFRvb2xzEh4uaW50ZXJsb2NrLnYxLkxpc3RUb29sc1JlcXVlc3QaHy5pbnRlcmxvY2sudjEuTGlzdFRvb2xzUmVzcG9uc2UiBoq1GAIBAxJfCg1TZXRLaWxsU3dpdGNoEiIuaW50ZXJsb2NrLnYxLlNldEtpbGxTd2l0Y2hSZXF1ZXN0GiMuaW50ZXJsb2NrLnYxLlNldEtpbGxTd2l0Y2hSZXNwb25zZSIFirUYAQMSaAoQTGlzdEtpbGxTd2l0Y2hlcxIlLmludGVybG9jay52MS5MaXN0S2lsbFN3aXRjaGVzUmVxdWVzdBomLmludGVybG9jay52MS5MaXN0S2lsbFN3aXRjaGVzUmVzcG9uc2UiBYq1GAEDYgZwcm90bzM", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_interlock_v1_access, file_interlock_v1_types]);
+  fileDesc("ChlpbnRlcmxvY2svdjEvYnJva2VyLnByb3RvEgxpbnRlcmxvY2sudjEixAEKDkV4ZWN1dGVSZXF1ZXN0Eg8KB3Nlc3Npb24YASABKAkSDAoEdG9vbBgCIAEoCRIWCg5hcmd1bWVudHNfanNvbhgDIAEoCRIXCg9pZGVtcG90ZW5jeV9rZXkYBCABKAkSDAoEdXNlchgFIAEoCRInCgR3YWl0GAYgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEisKCnVzZXJfaW5wdXQYFCABKAsyFy5pbnRlcmxvY2sudjEuVXNlcklucHV0Ii8KCVVzZXJJbnB1dBIMCgR0ZXh0GAEgASgJEhQKDHRva2VuX2hhc2hlcxgCIAMoCSIzCg9FeGVjdXRlUmVzcG9uc2USIAoEY2FsbBgBIAEoCzISLmludGVybG9jay52MS5DYWxsIqwECgRDYWxsEiIKA3JlZhgBIAEoCzIVLmludGVybG9jay52MS5DYWxsUmVmEioKCXByaW5jaXBhbBgCIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwSDAoEdG9vbBgDIAEoCRITCgt0b29sX2RpZ2VzdBgEIAEoCRIWCg5hcmd1bWVudHNfaGFzaBgFIAEoCRImCgVzdGF0ZRgGIAEoDjIXLmludGVybG9jay52MS5DYWxsU3RhdGUSKAoIZGVjaXNpb24YByABKAsyFi5pbnRlcmxvY2sudjEuRGVjaXNpb24SEwoLYXBwcm92YWxfaWQYCCABKAkSIwoHcmVmdXNhbBgJIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzEicKBnJlc3VsdBgKIAEoCzIXLmludGVybG9jay52MS5SdW5SZXN1bHQSJQoHY2hhcmdlZBgLIAMoCzIULmludGVybG9jay52MS5BbW91bnQSJQoHcmVjZWlwdBgMIAEoCzIULmludGVybG9jay52MS5TaWduZWQSLwoLY3JlYXRlX3RpbWUYDSABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGA4gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIlCgZwYXJlbnQYDyABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZhIQCgh3YXJuaW5ncxgUIAMoCSKuBAoHUmVjZWlwdBIiCgNyZWYYASABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZhIqCglwcmluY2lwYWwYAiABKAsyFy5pbnRlcmxvY2sudjEuUHJpbmNpcGFsEgwKBHRvb2wYAyABKAkSEwoLdG9vbF9kaWdlc3QYBCABKAkSFgoOYXJndW1lbnRzX2hhc2gYBSABKAkSJgoFc3RhdGUYBiABKA4yFy5pbnRlcmxvY2sudjEuQ2FsbFN0YXRlEiwKCGRlY2lzaW9uGAcgASgOMhouaW50ZXJsb2NrLnYxLkRlY2lzaW9uS2luZBIXCg9wb2xpY3lfcmV2aXNpb24YCCABKAkSEwoLYXBwcm92YWxfaWQYCSABKAkSEwoLcmVzdWx0X2hhc2gYCiABKAkSJQoHY2hhcmdlZBgLIAMoCzIULmludGVybG9jay52MS5BbW91bnQSIgoFdXNhZ2UYDCABKAsyEy5pbnRlcmxvY2sudjEuVXNhZ2USLgoLZW5mb3JjZW1lbnQYDSABKAsyGS5pbnRlcmxvY2sudjEuRW5mb3JjZW1lbnQSLwoLY3JlYXRlX3RpbWUYDiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiwKCGVuZF90aW1lGA8gASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIlCgZwYXJlbnQYECABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZiKdAQoOU2Vzc2lvblJlcXVlc3QSKQoEb3BlbhgBIAEoCzIZLmludGVybG9jay52MS5PcGVuU2Vzc2lvbkgAEikKBGNhbGwYAiABKAsyGS5pbnRlcmxvY2sudjEuU2Vzc2lvbkNhbGxIABItCgZjYW5jZWwYAyABKAsyGy5pbnRlcmxvY2sudjEuU2Vzc2lvbkNhbmNlbEgAQgYKBGtpbmQiLAoLT3BlblNlc3Npb24SDwoHc2Vzc2lvbhgBIAEoCRIMCgR1c2VyGAIgASgJIp8BCgtTZXNzaW9uQ2FsbBISCgpyZXF1ZXN0X2lkGAEgASgEEgwKBHRvb2wYAiABKAkSFgoOYXJndW1lbnRzX2pzb24YAyABKAkSFwoPaWRlbXBvdGVuY3lfa2V5GAQgASgJEhAKCHByb2dyZXNzGAUgASgIEisKCnVzZXJfaW5wdXQYFCABKAsyFy5pbnRlcmxvY2sudjEuVXNlcklucHV0IiMKDVNlc3Npb25DYW5jZWwSEgoKcmVxdWVzdF9pZBgBIAEoBCLPAQoPU2Vzc2lvblJlc3BvbnNlEhIKCnJlcXVlc3RfaWQYASABKAQSLQoGb3BlbmVkGAIgASgLMhsuaW50ZXJsb2NrLnYxLlNlc3Npb25PcGVuZWRIABIoCgVldmVudBgDIAEoCzIXLmludGVybG9jay52MS5DYWxsRXZlbnRIABIiCgRjYWxsGAQgASgLMhIuaW50ZXJsb2NrLnYxLkNhbGxIABIjCgVlcnJvchgFIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzSABCBgoEa2luZCI7Cg1TZXNzaW9uT3BlbmVkEioKCXByaW5jaXBhbBgBIAEoCzIXLmludGVybG9jay52MS5QcmluY2lwYWwilwEKCUNhbGxFdmVudBIoCgR0aW1lGAEgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIrCgVzdGFnZRgCIAEoCzIaLmludGVybG9jay52MS5TdGFnZUVudGVyZWRIABIrCgZvdXRwdXQYAyABKAsyGS5pbnRlcmxvY2sudjEuT3V0cHV0Q2h1bmtIAEIGCgRraW5kIisKDFN0YWdlRW50ZXJlZBINCgVzdGFnZRgBIAEoCRIMCgRub3RlGAIgASgJIisKC091dHB1dENodW5rEg4KBnN0ZGVychgBIAEoCBIMCgR0ZXh0GAIgASgJIjIKDFdhdGNoUmVxdWVzdBIiCgNyZWYYASABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZiJlCg1XYXRjaFJlc3BvbnNlEigKBWV2ZW50GAEgASgLMhcuaW50ZXJsb2NrLnYxLkNhbGxFdmVudEgAEiIKBGNhbGwYAiABKAsyEi5pbnRlcmxvY2sudjEuQ2FsbEgAQgYKBGtpbmQiMAoKR2V0UmVxdWVzdBIiCgNyZWYYASABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZiIvCgtHZXRSZXNwb25zZRIgCgRjYWxsGAEgASgLMhIuaW50ZXJsb2NrLnYxLkNhbGwiQwoNQ2FuY2VsUmVxdWVzdBIiCgNyZWYYASABKAsyFS5pbnRlcmxvY2sudjEuQ2FsbFJlZhIOCgZyZWFzb24YAiABKAkiMgoOQ2FuY2VsUmVzcG9uc2USIAoEY2FsbBgBIAEoCzISLmludGVybG9jay52MS5DYWxsIiUKEExpc3RUb29sc1JlcXVlc3QSEQoJdHlwZXNfZm9yGAEgASgJIkUKEUxpc3RUb29sc1Jlc3BvbnNlEiEKBXRvb2xzGAEgAygLMhIuaW50ZXJsb2NrLnYxLlRvb2wSDQoFdHlwZXMYAiABKAkinwEKBFRvb2wSJgoFZmFjdHMYASABKAsyFy5pbnRlcmxvY2sudjEuVG9vbEZhY3RzEhMKC2Rlc2NyaXB0aW9uGAIgASgJEh0KFWFyZ3VtZW50c19zY2hlbWFfanNvbhgDIAEoCRIWCg5uZWVkc19hcHByb3ZhbBgEIAEoCBIjCgVwcmljZRgFIAMoCzIULmludGVybG9jay52MS5BbW91bnQiZQoKS2lsbFN3aXRjaBINCgVzY29wZRgBIAEoCRIOCgZyZWFzb24YAiABKAkSDgoGYXV0aG9yGAMgASgJEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIkEKFFNldEtpbGxTd2l0Y2hSZXF1ZXN0Eg0KBXNjb3BlGAEgASgJEgoKAm9uGAIgASgIEg4KBnJlYXNvbhgDIAEoCSJBChVTZXRLaWxsU3dpdGNoUmVzcG9uc2USKAoGYWN0aXZlGAEgAygLMhguaW50ZXJsb2NrLnYxLktpbGxTd2l0Y2giGQoXTGlzdEtpbGxTd2l0Y2hlc1JlcXVlc3QiRAoYTGlzdEtpbGxTd2l0Y2hlc1Jlc3BvbnNlEigKBmFjdGl2ZRgBIAMoCzIYLmludGVybG9jay52MS5LaWxsU3dpdGNoKuMBCglDYWxsU3RhdGUSGgoWQ0FMTF9TVEFURV9VTlNQRUNJRklFRBAAEh8KG0NBTExfU1RBVEVfUEVORElOR19BUFBST1ZBTBABEhYKEkNBTExfU1RBVEVfUlVOTklORxACEhgKFENBTExfU1RBVEVfU1VDQ0VFREVEEAMSFQoRQ0FMTF9TVEFURV9GQUlMRUQQBBIWChJDQUxMX1NUQVRFX1JFRlVTRUQQBRIYChRDQUxMX1NUQVRFX0NBTkNFTExFRBAGEh4KGkNBTExfU1RBVEVfT1VUQ09NRV9VTktOT1dOEAcyrwUKDUJyb2tlclNlcnZpY2USTQoHRXhlY3V0ZRIcLmludGVybG9jay52MS5FeGVjdXRlUmVxdWVzdBodLmludGVybG9jay52MS5FeGVjdXRlUmVzcG9uc2UiBYq1GAEBElEKB1Nlc3Npb24SHC5pbnRlcmxvY2sudjEuU2Vzc2lvblJlcXVlc3QaHS5pbnRlcmxvY2sudjEuU2Vzc2lvblJlc3BvbnNlIgWKtRgBASgBMAESSgoFV2F0Y2gSGi5pbnRlcmxvY2sudjEuV2F0Y2hSZXF1ZXN0GhsuaW50ZXJsb2NrLnYxLldhdGNoUmVzcG9uc2UiBoq1GAIBAzABEkIKA0dldBIYLmludGVybG9jay52MS5HZXRSZXF1ZXN0GhkuaW50ZXJsb2NrLnYxLkdldFJlc3BvbnNlIgaKtRgCAQMSSwoGQ2FuY2VsEhsuaW50ZXJsb2NrLnYxLkNhbmNlbFJlcXVlc3QaHC5pbnRlcmxvY2sudjEuQ2FuY2VsUmVzcG9uc2UiBoq1GAIBAxJUCglMaXN0VG9vbHMSHi5pbnRlcmxvY2sudjEuTGlzdFRvb2xzUmVxdWVzdBofLmludGVybG9jay52MS5MaXN0VG9vbHNSZXNwb25zZSIGirUYAgEDEl8KDVNldEtpbGxTd2l0Y2gSIi5pbnRlcmxvY2sudjEuU2V0S2lsbFN3aXRjaFJlcXVlc3QaIy5pbnRlcmxvY2sudjEuU2V0S2lsbFN3aXRjaFJlc3BvbnNlIgWKtRgBAxJoChBMaXN0S2lsbFN3aXRjaGVzEiUuaW50ZXJsb2NrLnYxLkxpc3RLaWxsU3dpdGNoZXNSZXF1ZXN0GiYuaW50ZXJsb2NrLnYxLkxpc3RLaWxsU3dpdGNoZXNSZXNwb25zZSIFirUYAQNiBnByb3RvMw", [file_google_protobuf_duration, file_google_protobuf_timestamp, file_google_rpc_status, file_interlock_v1_access, file_interlock_v1_types]);
 
 /**
  * @generated from message interlock.v1.ExecuteRequest
@@ -62,6 +62,11 @@ export type ExecuteRequest = Message<"interlock.v1.ExecuteRequest"> & {
    * @generated from field: google.protobuf.Duration wait = 6;
    */
   wait?: Duration | undefined;
+
+  /**
+   * @generated from field: interlock.v1.UserInput user_input = 20;
+   */
+  userInput?: UserInput | undefined;
 };
 
 /**
@@ -70,6 +75,35 @@ export type ExecuteRequest = Message<"interlock.v1.ExecuteRequest"> & {
  */
 export const ExecuteRequestSchema: GenMessage<ExecuteRequest> = /*@__PURE__*/
   messageDesc(file_interlock_v1_broker, 0);
+
+/**
+ * What the user said to the agent, for the provenance of arguments: passed by the agent's runtime, which is trusted
+ * with it, never by the model. Once for each message of the user's, with the next call.
+ *
+ * @generated from message interlock.v1.UserInput
+ */
+export type UserInput = Message<"interlock.v1.UserInput"> & {
+  /**
+   * At most 65,536 characters.
+   *
+   * @generated from field: string text = 1;
+   */
+  text: string;
+
+  /**
+   * Instead of the words: SHA-256, lower-case hex, of each normalised token. At most 1,000.
+   *
+   * @generated from field: repeated string token_hashes = 2;
+   */
+  tokenHashes: string[];
+};
+
+/**
+ * Describes the message interlock.v1.UserInput.
+ * Use `create(UserInputSchema)` to create a new message.
+ */
+export const UserInputSchema: GenMessage<UserInput> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_broker, 1);
 
 /**
  * @generated from message interlock.v1.ExecuteResponse
@@ -86,7 +120,7 @@ export type ExecuteResponse = Message<"interlock.v1.ExecuteResponse"> & {
  * Use `create(ExecuteResponseSchema)` to create a new message.
  */
 export const ExecuteResponseSchema: GenMessage<ExecuteResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 1);
+  messageDesc(file_interlock_v1_broker, 2);
 
 /**
  * @generated from message interlock.v1.Call
@@ -176,6 +210,13 @@ export type Call = Message<"interlock.v1.Call"> & {
    * @generated from field: interlock.v1.CallRef parent = 15;
    */
   parent?: CallRef | undefined;
+
+  /**
+   * What the guard tells the agent: that it goes in circles, say, and what to do instead.
+   *
+   * @generated from field: repeated string warnings = 20;
+   */
+  warnings: string[];
 };
 
 /**
@@ -183,7 +224,7 @@ export type Call = Message<"interlock.v1.Call"> & {
  * Use `create(CallSchema)` to create a new message.
  */
 export const CallSchema: GenMessage<Call> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 2);
+  messageDesc(file_interlock_v1_broker, 3);
 
 /**
  * The signed summary of a finished call.
@@ -279,7 +320,7 @@ export type Receipt = Message<"interlock.v1.Receipt"> & {
  * Use `create(ReceiptSchema)` to create a new message.
  */
 export const ReceiptSchema: GenMessage<Receipt> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 3);
+  messageDesc(file_interlock_v1_broker, 4);
 
 /**
  * @generated from message interlock.v1.SessionRequest
@@ -316,7 +357,7 @@ export type SessionRequest = Message<"interlock.v1.SessionRequest"> & {
  * Use `create(SessionRequestSchema)` to create a new message.
  */
 export const SessionRequestSchema: GenMessage<SessionRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 4);
+  messageDesc(file_interlock_v1_broker, 5);
 
 /**
  * @generated from message interlock.v1.OpenSession
@@ -338,7 +379,7 @@ export type OpenSession = Message<"interlock.v1.OpenSession"> & {
  * Use `create(OpenSessionSchema)` to create a new message.
  */
 export const OpenSessionSchema: GenMessage<OpenSession> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 5);
+  messageDesc(file_interlock_v1_broker, 6);
 
 /**
  * @generated from message interlock.v1.SessionCall
@@ -372,6 +413,11 @@ export type SessionCall = Message<"interlock.v1.SessionCall"> & {
    * @generated from field: bool progress = 5;
    */
   progress: boolean;
+
+  /**
+   * @generated from field: interlock.v1.UserInput user_input = 20;
+   */
+  userInput?: UserInput | undefined;
 };
 
 /**
@@ -379,7 +425,7 @@ export type SessionCall = Message<"interlock.v1.SessionCall"> & {
  * Use `create(SessionCallSchema)` to create a new message.
  */
 export const SessionCallSchema: GenMessage<SessionCall> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 6);
+  messageDesc(file_interlock_v1_broker, 7);
 
 /**
  * @generated from message interlock.v1.SessionCancel
@@ -396,7 +442,7 @@ export type SessionCancel = Message<"interlock.v1.SessionCancel"> & {
  * Use `create(SessionCancelSchema)` to create a new message.
  */
 export const SessionCancelSchema: GenMessage<SessionCancel> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 7);
+  messageDesc(file_interlock_v1_broker, 8);
 
 /**
  * @generated from message interlock.v1.SessionResponse
@@ -448,7 +494,7 @@ export type SessionResponse = Message<"interlock.v1.SessionResponse"> & {
  * Use `create(SessionResponseSchema)` to create a new message.
  */
 export const SessionResponseSchema: GenMessage<SessionResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 8);
+  messageDesc(file_interlock_v1_broker, 9);
 
 /**
  * @generated from message interlock.v1.SessionOpened
@@ -465,7 +511,7 @@ export type SessionOpened = Message<"interlock.v1.SessionOpened"> & {
  * Use `create(SessionOpenedSchema)` to create a new message.
  */
 export const SessionOpenedSchema: GenMessage<SessionOpened> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 9);
+  messageDesc(file_interlock_v1_broker, 10);
 
 /**
  * One step in the life of a call.
@@ -501,7 +547,7 @@ export type CallEvent = Message<"interlock.v1.CallEvent"> & {
  * Use `create(CallEventSchema)` to create a new message.
  */
 export const CallEventSchema: GenMessage<CallEvent> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 10);
+  messageDesc(file_interlock_v1_broker, 11);
 
 /**
  * @generated from message interlock.v1.StageEntered
@@ -525,7 +571,7 @@ export type StageEntered = Message<"interlock.v1.StageEntered"> & {
  * Use `create(StageEnteredSchema)` to create a new message.
  */
 export const StageEnteredSchema: GenMessage<StageEntered> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 11);
+  messageDesc(file_interlock_v1_broker, 12);
 
 /**
  * @generated from message interlock.v1.OutputChunk
@@ -547,7 +593,7 @@ export type OutputChunk = Message<"interlock.v1.OutputChunk"> & {
  * Use `create(OutputChunkSchema)` to create a new message.
  */
 export const OutputChunkSchema: GenMessage<OutputChunk> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 12);
+  messageDesc(file_interlock_v1_broker, 13);
 
 /**
  * @generated from message interlock.v1.WatchRequest
@@ -564,7 +610,7 @@ export type WatchRequest = Message<"interlock.v1.WatchRequest"> & {
  * Use `create(WatchRequestSchema)` to create a new message.
  */
 export const WatchRequestSchema: GenMessage<WatchRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 13);
+  messageDesc(file_interlock_v1_broker, 14);
 
 /**
  * @generated from message interlock.v1.WatchResponse
@@ -595,7 +641,7 @@ export type WatchResponse = Message<"interlock.v1.WatchResponse"> & {
  * Use `create(WatchResponseSchema)` to create a new message.
  */
 export const WatchResponseSchema: GenMessage<WatchResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 14);
+  messageDesc(file_interlock_v1_broker, 15);
 
 /**
  * @generated from message interlock.v1.GetRequest
@@ -612,7 +658,7 @@ export type GetRequest = Message<"interlock.v1.GetRequest"> & {
  * Use `create(GetRequestSchema)` to create a new message.
  */
 export const GetRequestSchema: GenMessage<GetRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 15);
+  messageDesc(file_interlock_v1_broker, 16);
 
 /**
  * @generated from message interlock.v1.GetResponse
@@ -629,7 +675,7 @@ export type GetResponse = Message<"interlock.v1.GetResponse"> & {
  * Use `create(GetResponseSchema)` to create a new message.
  */
 export const GetResponseSchema: GenMessage<GetResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 16);
+  messageDesc(file_interlock_v1_broker, 17);
 
 /**
  * @generated from message interlock.v1.CancelRequest
@@ -651,7 +697,7 @@ export type CancelRequest = Message<"interlock.v1.CancelRequest"> & {
  * Use `create(CancelRequestSchema)` to create a new message.
  */
 export const CancelRequestSchema: GenMessage<CancelRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 17);
+  messageDesc(file_interlock_v1_broker, 18);
 
 /**
  * @generated from message interlock.v1.CancelResponse
@@ -668,7 +714,7 @@ export type CancelResponse = Message<"interlock.v1.CancelResponse"> & {
  * Use `create(CancelResponseSchema)` to create a new message.
  */
 export const CancelResponseSchema: GenMessage<CancelResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 18);
+  messageDesc(file_interlock_v1_broker, 19);
 
 /**
  * @generated from message interlock.v1.ListToolsRequest
@@ -687,7 +733,7 @@ export type ListToolsRequest = Message<"interlock.v1.ListToolsRequest"> & {
  * Use `create(ListToolsRequestSchema)` to create a new message.
  */
 export const ListToolsRequestSchema: GenMessage<ListToolsRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 19);
+  messageDesc(file_interlock_v1_broker, 20);
 
 /**
  * @generated from message interlock.v1.ListToolsResponse
@@ -711,7 +757,7 @@ export type ListToolsResponse = Message<"interlock.v1.ListToolsResponse"> & {
  * Use `create(ListToolsResponseSchema)` to create a new message.
  */
 export const ListToolsResponseSchema: GenMessage<ListToolsResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 20);
+  messageDesc(file_interlock_v1_broker, 21);
 
 /**
  * @generated from message interlock.v1.Tool
@@ -752,7 +798,7 @@ export type Tool = Message<"interlock.v1.Tool"> & {
  * Use `create(ToolSchema)` to create a new message.
  */
 export const ToolSchema: GenMessage<Tool> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 21);
+  messageDesc(file_interlock_v1_broker, 22);
 
 /**
  * @generated from message interlock.v1.KillSwitch
@@ -786,7 +832,7 @@ export type KillSwitch = Message<"interlock.v1.KillSwitch"> & {
  * Use `create(KillSwitchSchema)` to create a new message.
  */
 export const KillSwitchSchema: GenMessage<KillSwitch> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 22);
+  messageDesc(file_interlock_v1_broker, 23);
 
 /**
  * @generated from message interlock.v1.SetKillSwitchRequest
@@ -813,7 +859,7 @@ export type SetKillSwitchRequest = Message<"interlock.v1.SetKillSwitchRequest"> 
  * Use `create(SetKillSwitchRequestSchema)` to create a new message.
  */
 export const SetKillSwitchRequestSchema: GenMessage<SetKillSwitchRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 23);
+  messageDesc(file_interlock_v1_broker, 24);
 
 /**
  * @generated from message interlock.v1.SetKillSwitchResponse
@@ -830,7 +876,7 @@ export type SetKillSwitchResponse = Message<"interlock.v1.SetKillSwitchResponse"
  * Use `create(SetKillSwitchResponseSchema)` to create a new message.
  */
 export const SetKillSwitchResponseSchema: GenMessage<SetKillSwitchResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 24);
+  messageDesc(file_interlock_v1_broker, 25);
 
 /**
  * @generated from message interlock.v1.ListKillSwitchesRequest
@@ -843,7 +889,7 @@ export type ListKillSwitchesRequest = Message<"interlock.v1.ListKillSwitchesRequ
  * Use `create(ListKillSwitchesRequestSchema)` to create a new message.
  */
 export const ListKillSwitchesRequestSchema: GenMessage<ListKillSwitchesRequest> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 25);
+  messageDesc(file_interlock_v1_broker, 26);
 
 /**
  * @generated from message interlock.v1.ListKillSwitchesResponse
@@ -860,7 +906,7 @@ export type ListKillSwitchesResponse = Message<"interlock.v1.ListKillSwitchesRes
  * Use `create(ListKillSwitchesResponseSchema)` to create a new message.
  */
 export const ListKillSwitchesResponseSchema: GenMessage<ListKillSwitchesResponse> = /*@__PURE__*/
-  messageDesc(file_interlock_v1_broker, 26);
+  messageDesc(file_interlock_v1_broker, 27);
 
 /**
  * @generated from enum interlock.v1.CallState

@@ -5,10 +5,10 @@ export type RepeatWindow = { readonly signature: string; readonly count: number 
 
 export const NO_REPEATS: RepeatWindow = { signature: "", count: 0 };
 
-export type LoopVerdict = "clear" | "repeating" | "stopped";
+export type RepeatVerdict = "clear" | "repeating" | "stopped";
 
 /** The verdict on a call that would come next. At most `limit` equal calls in a row run. */
-export function judgeRepeat(window: RepeatWindow, signature: string, limit: number): LoopVerdict {
+export function judgeRepeat(window: RepeatWindow, signature: string, limit: number): RepeatVerdict {
   const count = window.signature === signature ? window.count + 1 : 1;
   if (count > limit) return "stopped";
   return count > 1 ? "repeating" : "clear";

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { countCall, judgeRepeat, NO_REPEATS, type RepeatWindow, uncountCall } from "./loops.ts";
+import { countCall, judgeRepeat, NO_REPEATS, type RepeatWindow, uncountCall } from "./repeats.ts";
 
 function windowAfter(signatures: string): RepeatWindow {
   return [...signatures].reduce(countCall, NO_REPEATS);
