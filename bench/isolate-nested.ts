@@ -34,7 +34,7 @@ export async function runNestedCase(full: boolean, say: (line: string) => void):
     for (let i = 0; i < CALLS; i++) await execute("bench.noop", { n: last });
   };
   const nested = (how: string) => async (): Promise<void> => {
-    const { call } = await execute("bench.script", { program: how, n: last });
+    const { call } = await execute("bench.script", { program: how, input: last });
     if (call?.result?.resultJson !== String(CALLS)) throw new Error(`the program gave ${call?.result?.resultJson}`);
   };
   const ways: Record<string, () => Promise<void>> = {

@@ -144,11 +144,7 @@ function bindingsOf(guest: Pick<Guest, "program">): ivm.Callback[] {
 
 /** Whatever comes of it, a program that throws, or that has been ended, is no concern of the worker. */
 function call(what: ivm.Reference, args: readonly (string | number)[]): void {
-  try {
-    what.applySync(undefined, [...args]);
-  } catch {
-    // its own affair
-  }
+  what.apply(undefined, [...args]).catch(() => {});
 }
 
 async function run(message: Run): Promise<void> {
@@ -183,8 +179,8 @@ async function attempt(guest: Guest, message: Run): Promise<Outcome> {
   try {
     const script = compile(guest.isolate, message.code);
     const program = script.runSync(guest.context, { reference: true });
-    // On this thread: a hop to another and back costs more than most programs do. Whoever never lets go is ended from outside.
-    const said: unknown = await guest.run.applySync(undefined, [program.derefInto(), message.input, message.mayCall], {
+    // On a thread of its own: where memory ends, isolated-vm says so on this one, and must find it free.
+    const said: unknown = await guest.run.apply(undefined, [program.derefInto(), message.input, message.mayCall], {
       result: { promise: true },
     });
     return toOutcome(said, message.outputBytes);
