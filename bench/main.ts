@@ -5,6 +5,7 @@ import { runCallSuite } from "./call.ts";
 import { runContainerSuite } from "./container.ts";
 import { runIsolateSuite } from "./isolate.ts";
 import { runJournalSuite } from "./journal.ts";
+import { runLedgerSuite } from "./ledger.ts";
 import { runPolicySuite } from "./policy.ts";
 import { formatRows, type Suite } from "./rows.ts";
 
@@ -17,6 +18,7 @@ const SUITES: Record<string, Suite> = {
   isolate: runIsolateSuite,
   container: runContainerSuite,
   journal: runJournalSuite,
+  ledger: runLedgerSuite,
   policy: runPolicySuite,
 };
 
