@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { stringify } from "yaml";
 import { CallState } from "../../proto/interlock/v1/broker_pb.ts";
 import { ownerState } from "../../services/runner/container/owner.ts";
@@ -90,6 +90,7 @@ const skipped = await whyNoEngine();
 describe.skipIf(skipped !== "")(`a runner that is killed ${KILLS} times under ${CALLS} calls ${skipped}`, () => {
   test("loses no call, gives none two ends, and leaves nothing", { timeout: FULL ? 300_000 : 90_000 }, async () => {
     const folder = policies();
+    onTestFinished(() => rmSync(folder, { recursive: true }));
     const runnerId = `test-${randomUUID().slice(0, 8)}`;
     const config = {
       policies: folder,
@@ -147,7 +148,6 @@ describe.skipIf(skipped !== "")(`a runner that is killed ${KILLS} times under ${
     const within = { timeout: 30_000, interval: 250 };
     await expect.poll(async () => (await containersLabelled(`interlock.runner=${runnerId}`)).length, within).toBe(0);
     await expect.poll(leftByTheDead, within).toEqual([]);
-    rmSync(folder, { recursive: true });
   });
 });
 

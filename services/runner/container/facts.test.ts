@@ -8,8 +8,8 @@ const engine: EngineFacts = {
   runcVersion: "1.3.3",
 };
 
-function given(isolationClass: IsolationClass, facts: Partial<EngineFacts> = {}, images = ["python"]) {
-  return containerClass(isolationClass, { facts: { ...engine, ...facts }, images, metered: true });
+function given(isolationClass: IsolationClass, facts: Partial<EngineFacts> = {}, images = ["python"], metered = true) {
+  return containerClass(isolationClass, { facts: { ...engine, ...facts }, images, metered });
 }
 
 describe("runc", () => {
@@ -79,13 +79,43 @@ describe("gvisor and kata", () => {
     expect(given("kata", { runtimes })).toMatchObject({ available: true, runtime: "kata", missing: [] });
   });
 
-  test("gVisor that ignores control groups limits neither memory nor processes", () => {
+  describe("gVisor that ignores control groups", () => {
+    const facts: Partial<EngineFacts> = {
+      runtimes: new Map([
+        ["runc", []],
+        ["runsc", ["--ignore-cgroups"]],
+      ]),
+    };
+    const bounds = ["memory-limit", "pids-limit", "cpu-rate", "cpu-limit"];
+
+    test("limits neither memory nor processes by itself", () => {
+      const { available, missing, adopt } = given("gvisor", facts, ["python"], false);
+      expect({ available, adopt }).toEqual({ available: true, adopt: false });
+      expect(missing).toEqual(expect.arrayContaining(bounds));
+    });
+
+    test("is put into our groups where we have some, and then is limited", () => {
+      const { enforced, missing, adopt } = given("gvisor", facts);
+      expect(adopt).toBe(true);
+      expect(enforced).toEqual(expect.arrayContaining(bounds));
+      expect(missing).toEqual([]);
+    });
+  });
+
+  const sockets: [isolationClass: IsolationClass, runtimeArgs: string[], egress: boolean][] = [
+    ["runc", [], true],
+    ["gvisor", [], false],
+    ["gvisor", ["--host-uds=none"], false],
+    ["gvisor", ["--fsgofer-host-uds"], true],
+    ["gvisor", ["--host-uds=open"], true],
+    ["kata", [], false],
+  ];
+  test.each(sockets)("%s %j can have a way out: %s", (isolationClass, runtimeArgs, egress) => {
     const runtimes = new Map([
       ["runc", []],
-      ["runsc", ["--ignore-cgroups"]],
+      ["runsc", runtimeArgs],
+      ["kata", []],
     ]);
-    const { available, missing } = given("gvisor", { runtimes });
-    expect(available).toBe(true);
-    expect(missing).toEqual(expect.arrayContaining(["memory-limit", "pids-limit", "cpu-rate", "cpu-limit"]));
+    expect(given(isolationClass, { runtimes }).egress).toBe(egress);
   });
 });
