@@ -159,7 +159,7 @@ const SHAPES: [args: string[], shape: unknown][] = [
   [["approvals", "list"], { approvals: expect.any(Array) }],
   [["audit", "verify"], { kind: "ok", records: expect.any(Number), streams: expect.any(Number) }],
   [["doctor"], expect.arrayContaining([{ name: "Node", ok: true, needed: true, notes: [expect.any(String)] }])],
-  [["policy", "check"], { revision: expect.any(String), rules: expect.any(Number), tools: 6, budgets: 3 }],
+  [["policy", "check"], { revision: expect.any(String), rules: expect.any(Number), tools: 8, budgets: 3 }],
   [["health"], { serving: true }],
   [["down"], { stopped: null }],
   [["call", "math.compute", '{"program":"return 1"}'], { state: "CALL_STATE_SUCCEEDED", tool: "math.compute" }],
