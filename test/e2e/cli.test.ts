@@ -88,7 +88,7 @@ const COMMANDS: [args: string[], code: number, says: RegExp][] = [
   [["policy", "check", "policies/airline"], 0, /14 tools/],
   [["policy", "check", "/nonexistent"], 2, /\/nonexistent\/budgets\.yaml: The file cannot be read/],
   [["policy", "check", "policies/airline"], 0, /23 rules/],
-  [["policy", "test"], 0, /^20 passed, 0 failed .* 100 % of 12 rules covered/m],
+  [["policy", "test"], 0, /^\d+ passed, 0 failed .* 100 % of \d+ rules covered/m],
   [
     ["policy", "test", "policies/airline"],
     0,
@@ -103,7 +103,7 @@ const COMMANDS: [args: string[], code: number, says: RegExp][] = [
   [["policy", "show", "x"], 2, /Give the number of a revision/],
   [["policy", "diff", "0"], 0, /They say the same/],
   [["policy", "push"], 2, /--reason <text>' not specified/],
-  [["policy", "push", "--dry-run", "--reason", "x"], 0, /0 lines added, 0 removed\nTable tests: 20 passed, 0 failed/],
+  [["policy", "push", "--dry-run", "--reason", "x"], 0, /0 lines added, 0 removed\nTable tests: \d+ passed, 0 failed/],
   [["policy", "push", "--reason", "x"], 2, /add --yes/],
   [["policy", "rollback", "--reason", "x"], 2, /REVISION_NOT_FOUND/],
   [["policy", "approve", NOBODY], 2, /CHANGE_NOT_FOUND/],
@@ -112,7 +112,7 @@ const COMMANDS: [args: string[], code: number, says: RegExp][] = [
   [
     ["policy", "explain", "shell.run", '{"command":"id"}', "--agent", "support"],
     0,
-    /^Agent support may not call shell\.run\.\npolicy\.csv:30 decides \(deny\)(.*\n)*.*does not have role:operator-agent/,
+    /^Agent support may not call shell\.run\.\npolicy\.csv:\d+ decides \(deny\)(.*\n)*.*does not have role:operator-agent/,
   ],
   [["policy", "explain", "shell.run"], 2, /say who asks/],
   [["policy", "explain", "no.tool", "--agent", "a"], 2, /there is no tool/],
@@ -174,7 +174,7 @@ const SHAPES: [args: string[], shape: unknown][] = [
   [["approvals", "list"], { approvals: expect.any(Array) }],
   [["audit", "verify"], { kind: "ok", records: expect.any(Number), streams: expect.any(Number) }],
   [["doctor"], expect.arrayContaining([{ name: "Node", ok: true, needed: true, notes: [expect.any(String)] }])],
-  [["policy", "check"], { revision: expect.any(String), rules: expect.any(Number), tools: 6, budgets: 3 }],
+  [["policy", "check"], { revision: expect.any(String), rules: expect.any(Number), tools: 8, budgets: 3 }],
   [["health"], { serving: true }],
   [["down"], { stopped: null }],
   [["call", "math.compute", '{"program":"return 1"}'], { state: "CALL_STATE_SUCCEEDED", tool: "math.compute" }],
@@ -320,7 +320,7 @@ describe("a policy changed by hand", () => {
     const failing = await here("policy", "push", dir, "--reason", "Ten.", "--yes");
     expect([failing.code, failing.stdout]).toEqual([1, expect.stringContaining(`FAILED ${dir}/tests/demo.yaml:`)]);
     expect(failing.stdout).toMatch(
-      /1 x agent:demo-agent orders\.refund: allow \(policy\.csv:25\) -> require approval \(policy\.csv:26\)/,
+      /1 x agent:demo-agent orders\.refund: allow \(policy\.csv:\d+\) -> require approval \(policy\.csv:\d+\)/,
     );
     expect(failing.stderr).toMatch(/1 table tests fail; nothing was changed/);
 
@@ -328,7 +328,7 @@ describe("a policy changed by hand", () => {
     const pushed = await here("policy", "push", dir, "--reason", "Ten.", "--yes");
     expect([pushed.code, pushed.stdout]).toEqual([0, expect.stringMatching(/^Active: revision 1 /m)]);
     expect((await here("call", "orders.refund", small, "--session", "cli-policy-2")).code).toBe(4);
-    expect((await here("policy", "diff", "0", "1")).stdout).toMatch(/^\+ policy\.csv:25 .*<= 10000000/m);
+    expect((await here("policy", "diff", "0", "1")).stdout).toMatch(/^\+ policy\.csv:\d+ .*<= 10000000/m);
     expect((await here("policy", "log")).stdout).toMatch(/^\* 1 .* operator +\+2 -2 +Ten\.$/m);
     const back = await here("policy", "rollback", "--reason", "No, twenty.");
     expect([back.code, back.stdout]).toEqual([0, expect.stringMatching(/^Active: revision 0 /m)]);
@@ -345,8 +345,9 @@ describe("a policy changed by hand", () => {
     const file = join(scratch, "junit.xml");
     expect((await here("policy", "test", "--junit", file)).code).toBe(0);
     const xml = readFileSync(file, "utf8");
-    expect(xml).toContain('<testsuites name="interlock policy test" tests="20" failures="0">');
-    expect(xml.match(/<testcase /g)).toHaveLength(20);
+    const tests = Number(/<testsuites name="interlock policy test" tests="(\d+)" failures="0">/.exec(xml)?.[1]);
+    expect(tests).toBeGreaterThan(10);
+    expect(xml.match(/<testcase /g)).toHaveLength(tests);
   });
 });
 
