@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
+import { runApprovalsSuite } from "./approvals.ts";
 import { runCallSuite } from "./call.ts";
 import { runContainerSuite } from "./container.ts";
 import { runGuardSuite } from "./guard.ts";
@@ -15,6 +16,7 @@ import { formatRows, type Suite } from "./rows.ts";
  * baseline in the same run, because only their ratio means something on a machine that others share.
  */
 const SUITES: Record<string, Suite> = {
+  approvals: runApprovalsSuite,
   call: runCallSuite,
   guard: runGuardSuite,
   isolate: runIsolateSuite,

@@ -42,6 +42,7 @@ export async function startEcho(): Promise<Echo> {
 
 export type Governed = AsyncDisposable & {
   readonly address: string;
+  readonly pid: number;
   readonly apiKey: string;
   readonly operatorKey: string;
 };
@@ -51,7 +52,7 @@ export async function startGoverned(config: Partial<ConfigInput>): Promise<Gover
   const state = mkdtempSync(join(tmpdir(), "interlock-bench-"));
   const apiKey = "ilk_bench_0123456789abcdef0123456789abcdef";
   const operatorKey = "ilk_bench_operator_0123456789abcdef0123456789";
-  const person = { kind: "person", tenant: "bench", name: "operator", roles: ["operator"] };
+  const person = { kind: "person", tenant: "bench", name: "operator", roles: ["operator", "reviewer"] };
   const keys = [
     { kind: "agent", sha256: hashKey(apiKey), tenant: "bench", agent: "bench-agent" },
     { ...person, sha256: hashKey(operatorKey) },
@@ -74,6 +75,7 @@ export async function startGoverned(config: Partial<ConfigInput>): Promise<Gover
   const ready = JSON.parse(await firstLine(child)) as { address: string };
   return {
     address: ready.address,
+    pid: child.pid ?? 0,
     apiKey,
     operatorKey,
     [Symbol.asyncDispose]: async () => {
