@@ -10,7 +10,7 @@ help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 up: ## install what is missing, start the five services, run the demo agent
-	@deploy/bootstrap.sh packages engine images
+	@deploy/bootstrap.sh packages confinement engine images
 	@bin/interlock up --detach
 	@node examples/agent.ts
 
@@ -18,7 +18,7 @@ down: ## stop what `make up` started
 	@bin/interlock down
 
 test: ## install what is missing, check, and run every test
-	@deploy/bootstrap.sh packages engine gvisor nats python images compose clients
+	@deploy/bootstrap.sh packages confinement engine gvisor nats python images compose clients
 	@deploy/check.sh
 	@deploy/test.sh
 
@@ -27,11 +27,11 @@ check: ## types, lint, layering, sizes, contracts, generated code
 	@deploy/check.sh
 
 bench: ## measure; SUITE=call for one suite, FULL=1 for the long form
-	@deploy/bootstrap.sh packages engine gvisor nats images
+	@deploy/bootstrap.sh packages confinement engine gvisor nats images postgres
 	@node bench/main.ts $(if $(SUITE),--suite $(SUITE)) $(if $(FULL),--full)
 
 images: ## build the sandbox images
-	@deploy/bootstrap.sh packages engine images
+	@deploy/bootstrap.sh packages confinement engine images
 	@sandbox-images/build.sh --check || sandbox-images/build.sh
 
 proto: ## lint the contracts and generate their code

@@ -6,6 +6,7 @@ import { runContainerSuite } from "./container.ts";
 import { runGuardSuite } from "./guard.ts";
 import { runIsolateSuite } from "./isolate.ts";
 import { runJournalSuite } from "./journal.ts";
+import { runLedgerSuite } from "./ledger.ts";
 import { runPolicySuite } from "./policy.ts";
 import { formatRows, type Suite } from "./rows.ts";
 
@@ -19,6 +20,7 @@ const SUITES: Record<string, Suite> = {
   isolate: runIsolateSuite,
   container: runContainerSuite,
   journal: runJournalSuite,
+  ledger: runLedgerSuite,
   policy: runPolicySuite,
 };
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a target needs and is missing; repeats in well under a second when nothing is.
-# usage: deploy/bootstrap.sh packages|engine|nats|python|images|compose|gvisor|clients ...
+# usage: deploy/bootstrap.sh packages|confinement|engine|nats|python|images|compose|postgres|gvisor|clients ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/node_modules/.bin:$PATH"
@@ -40,6 +40,9 @@ apt() {
     { tail -5 .interlock/apt.log >&2; say "could not install ${missing[*]}; see .interlock/apt.log"; return 1; }
 }
 
+# What gives isolate workers namespaces and a root of their own. Without it they run with less, and say so.
+confinement() { command -v bwrap >/dev/null || apt bubblewrap || say "without bubblewrap isolates are confined less; \`bin/interlock doctor\` says how."; }
+
 # A Docker engine for container sandboxes. Without one, isolates still work.
 engine() {
   if docker info >/dev/null 2>&1; then return; fi
@@ -72,6 +75,12 @@ gvisor() {
 # What the tests of the way out of sandboxes speak through it with.
 clients() { apt curl openssl git || say "without these the tests of egress cannot run."; }
 
+# For the ledger's benchmark, beside which its transactions are measured; its own cluster is stopped, we start ours.
+postgres() {
+  compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || apt postgresql ||
+    say "without postgresql the ledger's benchmark cannot run."
+}
+
 compose() {
   command -v docker-compose >/dev/null || apt docker-compose ||
     say "without docker-compose the test of deploy/compose.yaml cannot run."
@@ -79,7 +88,7 @@ compose() {
 
 for part in "$@"; do
   case $part in
-    packages | engine | nats | python | images | compose | gvisor | clients) "$part" ;;
+    packages | confinement | engine | nats | python | images | compose | postgres | gvisor | clients) "$part" ;;
     *) say "unknown part: $part"; exit 2 ;;
   esac
 done

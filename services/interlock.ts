@@ -159,7 +159,8 @@ class Host {
       }
       case "runner": {
         const bootId = newId();
-        const backends = this.#options.backends ?? (await openBackends(config, { bootId, log, now }));
+        const backends =
+          this.#options.backends ?? (await openBackends(config, { bootId, log, now, meter: await this.#meter() }));
         const trustedKeys = readTrustedKeys(config);
         const { id: runnerId, max_concurrent: maxConcurrent } = config.runner;
         const runner = await startRunner({ runnerId, bootId, backends, trustedKeys, maxConcurrent, now, log });
@@ -273,7 +274,12 @@ class Host {
 /** The sandboxes of this machine, as configured. What is not available says so when it is asked to run. */
 export async function openBackends(
   config: Config,
-  options: { readonly bootId: string; readonly log: Log; readonly now: () => number },
+  options: {
+    readonly bootId: string;
+    readonly log: Log;
+    readonly now: () => number;
+    readonly meter?: Meter | undefined;
+  },
 ): Promise<readonly Backend[]> {
   const { id: runnerId, isolates, containers, builtins } = config.runner;
   const backends: Backend[] = [await openIsolateBackend({ workers: isolates, log: options.log })];

@@ -2,12 +2,13 @@ import { execFileSync } from "node:child_process";
 import { once } from "node:events";
 import { createServer } from "node:net";
 import type { Command } from "commander";
+import { RunnerService } from "../../proto/interlock/v1/runner_pb.ts";
 import { configSchema } from "../shared/config.ts";
 import { silentLog } from "../shared/log.ts";
 import { EXIT, mendable } from "./exit.ts";
 import { jsonLine, table } from "./print.ts";
 import { type RunningRecord, readRunning } from "./running.ts";
-import { globalsOf } from "./session.ts";
+import { globalsOf, withClient } from "./session.ts";
 
 /** One thing that is there or is not. */
 type Finding = {
@@ -39,6 +40,7 @@ export function addDoctor(program: Command): void {
           "the Python example needs it: apt-get install python3-grpcio",
         ),
         await port(globals.address, readRunning(globals.state)),
+        ...(await pool(command, readRunning(globals.state))),
       ];
       if (globals.json) console.log(jsonLine(findings));
       else console.log(table(findings.flatMap(rows)));
@@ -78,6 +80,28 @@ async function sandboxes(state: string): Promise<Finding[]> {
     }));
   } finally {
     await Promise.all(backends.map((backend) => backend[Symbol.asyncDispose]()));
+  }
+}
+
+/** Of the Interlock that runs here, if one does. */
+async function pool(command: Command, running: RunningRecord | undefined): Promise<Finding[]> {
+  if (running === undefined) return [];
+  const finding = { name: "warm containers", needed: false };
+  try {
+    const { capabilities } = await withClient(command, RunnerService, "operator", (client) => client.describe({}));
+    const found = capabilities.find((capability) => capability.pool !== undefined)?.pool;
+    if (found === undefined) return [];
+    const { idle, making, sessions, claimed, missed } = found;
+    const note = `${idle} ready, ${making} in the making, ${sessions} kept for sessions; ${claimed} claimed, ${missed} not ready in time`;
+    return [{ ...finding, ok: true, notes: [note] }];
+  } catch (error) {
+    return [
+      {
+        ...finding,
+        ok: false,
+        notes: [`the running Interlock does not say: ${error instanceof Error ? error.message : error}`],
+      },
+    ];
   }
 }
 

@@ -33,7 +33,7 @@ export function toRpcError(refusal: Refusal, nowMs: number): RpcError {
       return new RpcError({
         code: "FAILED_PRECONDITION",
         reason: "BUDGET_FROZEN",
-        message: `${author.by} froze ${selector}: ${author.reason}; ask them to thaw it.`,
+        message: `${author.by} froze ${selector} (${author.reason}); ask them to thaw it.`,
         metadata: { selector, author: author.by, since: new Date(author.atMs).toISOString() },
       });
     }

@@ -370,7 +370,7 @@ describe("operators", () => {
     expect(await refusalOf(ledger.client.reserve(reserve("r2", 1n)))).toMatchObject({
       code: "FAILED_PRECONDITION",
       reason: "BUDGET_FROZEN",
-      message: "olga froze agent:a1: It looks odd.; ask them to thaw it.",
+      message: "olga froze agent:a1 (It looks odd.); ask them to thaw it.",
     });
     const { budgets, frozen } = await operator.listBudgets({});
     expect(budgets[0]).toMatchObject({ limit: 60n, granted: 5n, held: 50n, available: 15n });

@@ -26,7 +26,7 @@ import type { Decision } from "./decide.ts";
 import type { PolicyCommand } from "./decider.ts";
 import { NOTHING_SPENT, type ToolFacts } from "./facts.ts";
 import type { Recent } from "./replay.ts";
-import type { Revisions } from "./revisions.ts";
+import type { Built, Revisions } from "./revisions.ts";
 import { policyTool } from "./table-tests.ts";
 
 /**
@@ -128,10 +128,8 @@ export class Admin {
     };
     const record = { revision: policy.revision, bundle, ...kept };
     const asked = { id, base: before.number, author: person.name, reason, ...neededBy(decision) };
-    return {
-      candidate,
-      standing: await this.#change(tenant, id, { kind: "push", record, ...asked, timeMs: this.#options.now() }),
-    };
+    const command: PolicyCommand = { kind: "push", record, ...asked, timeMs: this.#options.now() };
+    return { candidate, standing: await this.#change(tenant, id, command, { bundle, policy }) };
   }
 
   async #rollback(request: { number?: number | undefined; reason: string; changeId: string }, person: Person) {
@@ -191,9 +189,14 @@ export class Admin {
     );
   }
 
-  async #change(tenant: string, id: string, command: PolicyCommand): Promise<MessageInitShape<typeof StandingSchema>> {
+  async #change(
+    tenant: string,
+    id: string,
+    command: PolicyCommand,
+    built?: Built,
+  ): Promise<MessageInitShape<typeof StandingSchema>> {
     const { revisions } = this.#options;
-    const refusal = await revisions.execute(tenant, command);
+    const refusal = await revisions.execute(tenant, command, built);
     if (refusal !== undefined) throw refusalError(refusal);
     return await revisions.read(tenant, (state) => {
       const change = state.changes.get(id);

@@ -95,8 +95,17 @@ export async function diffLines(before: Bundle, after: Bundle, tenant?: string):
   const [old, young] = [await saidLines(before, tenant), await saidLines(after, tenant)];
   const gone = await without(old, young);
   const news = await without(young, old);
-  const lines = [...gone.map(({ at, text }) => `- ${at} ${text}`), ...news.map(({ at, text }) => `+ ${at} ${text}`)];
+  const lines = [...(await marked("-", gone)), ...(await marked("+", news))];
   return { lines, added: news.length, removed: gone.length };
+}
+
+async function marked(mark: string, lines: readonly SaidLine[]): Promise<string[]> {
+  const texts: string[] = [];
+  for (const { at, text } of lines) {
+    await breathe();
+    texts.push(`${mark} ${at} ${text}`);
+  }
+  return texts;
 }
 
 /**

@@ -13,18 +13,23 @@ export type Finding = FileProblem & { readonly severity: "error" | "warning" };
 export const POLICY_ACTIONS = ["policy.push", "policy.rollback", "policy.approve", "policy.shadow"] as const;
 export type PolicyAction = (typeof POLICY_ACTIONS)[number];
 
+/** Warnings beyond are left out; an error is always said. */
+const MAX_FINDINGS = 200;
+
 /** `tools`: those there are; undefined when they are not known, and then nothing is said of them. */
 export async function checkPolicy(policy: Policy, tools: readonly ToolFacts[] | undefined): Promise<Finding[]> {
   const found: Finding[] = [];
   const say: Say = (severity, at, field, message) => {
+    if (found.length >= MAX_FINDINGS && severity === "warning") return;
     const [file = "", line = ""] = at.split(":");
     found.push({ severity, file, line: Number(line), field, message });
   };
   const decisive = await decisiveRules(policy);
   const alike = new Map<string, Rule>();
+  const known = tools === undefined ? undefined : knownTools(policy, tools);
   for (const rule of policy.rules) {
     await breathe();
-    if (tools !== undefined) checkTool(rule, policy, tools, say);
+    if (known !== undefined) checkTool(rule, known, tools ?? [], say);
     checkReach(rule, policy, decisive, say);
     checkWidth(rule, say);
     const key = JSON.stringify([rule.tenant, rule.subject, rule.tool, rule.when.text]);
@@ -40,8 +45,13 @@ export async function checkPolicy(policy: Policy, tools: readonly ToolFacts[] | 
     }
   }
   for (const { from, to, tenant } of policy.groups) {
-    if (tools?.some((tool) => tool.name === from) === false) {
-      say("error", lineOfGroup(policy, from, to, tenant), "tool", `There is no tool ${from}; ${nearest(from, tools)}.`);
+    if (known !== undefined && !known.names.has(from)) {
+      say(
+        "error",
+        lineOfGroup(policy, from, to, tenant),
+        "tool",
+        `There is no tool ${from}; ${nearest(from, tools ?? [])}.`,
+      );
     }
   }
   return found;
@@ -55,22 +65,35 @@ export function canBeChanged(policy: Policy, tenant: string): boolean {
   return policy.rules.some((rule) => rule.tenant === tenant && rule.outcome !== "deny" && keys.has(rule.tool));
 }
 
-function checkTool({ at, tool, tenant }: Rule, policy: Policy, tools: readonly ToolFacts[], say: Say): void {
-  if (tool === "*") return;
-  const isPrefix = tool.endsWith(".*");
-  const isGroup = tool.startsWith("group:");
-  if (isPrefix || isGroup) {
-    const known = [...tools.map(({ name, groups }) => ({ name, groups })), ...ACTION_TOOLS];
-    const fits = known.some(({ name, groups }) => {
-      const own = groups.map((group) => `group:${group}`);
-      return toolKeysOf(name, own, policy.compiled.groupsOf(tenant, name)).has(tool);
-    });
-    if (!fits)
-      say("warning", at, "tool", `${tool} fits no tool that there is; mend it, or leave it for tools to come.`);
-    return;
+/** The tools that there are, and every pattern that fits one of them in a tenant. */
+type Known = { readonly names: ReadonlySet<string>; readonly patternsOf: (tenant: string) => ReadonlySet<string> };
+
+function knownTools(policy: Policy, tools: readonly ToolFacts[]): Known {
+  const all = [...tools, ...ACTION_TOOLS];
+  const patterns = new Map<string, ReadonlySet<string>>();
+  return {
+    names: new Set(all.map(({ name }) => name)),
+    patternsOf: (tenant) => {
+      const known = patterns.get(tenant);
+      if (known !== undefined) return known;
+      const found = new Set<string>();
+      for (const { name, groups } of all) {
+        const own = groups.map((group) => `group:${group}`);
+        for (const key of toolKeysOf(name, own, policy.compiled.groupsOf(tenant, name))) found.add(key);
+      }
+      patterns.set(tenant, found);
+      return found;
+    },
+  };
+}
+
+function checkTool({ at, tool, tenant }: Rule, known: Known, tools: readonly ToolFacts[], say: Say): void {
+  if (tool === "*" || known.names.has(tool)) return;
+  if (!tool.endsWith(".*") && !tool.startsWith("group:")) {
+    say("error", at, "tool", `There is no tool ${tool}; ${nearest(tool, tools)}.`);
+  } else if (!known.patternsOf(tenant).has(tool)) {
+    say("warning", at, "tool", `${tool} fits no tool that there is; mend it, or leave it for tools to come.`);
   }
-  if (tools.some(({ name }) => name === tool) || ACTION_TOOLS.some(({ name }) => name === tool)) return;
-  say("error", at, "tool", `There is no tool ${tool}; ${nearest(tool, tools)}.`);
 }
 
 const ACTION_TOOLS = POLICY_ACTIONS.map((name) => ({ name, groups: ["policy"] }));

@@ -27,6 +27,8 @@ export type Live = {
   readonly switchedAfterMs: number;
 };
 
+export type Built = { readonly bundle: string; readonly policy: Policy };
+
 export type ShadowRun = { readonly policy: Policy; readonly sinceMs: number; readonly seen: Differences };
 
 export type RevisionsOptions = {
@@ -57,6 +59,8 @@ export class Revisions implements AsyncDisposable {
   readonly #files: Live;
   /** One switch after another, by tenant. */
   readonly #switching = new Map<string, Promise<void>>();
+  /** By their packed files: what has just been examined, and need not be built twice. */
+  readonly #built = new Map<string, Policy>();
   readonly #listeners = new Set<(tenant: string) => void>();
   readonly #stop = new AbortController();
   #following: Promise<void> = Promise.resolve();
@@ -96,8 +100,20 @@ export class Revisions implements AsyncDisposable {
     return this.#executor.read(PREFIX + tenant, look);
   }
 
-  /** Changes the record, and resolves once this replica has switched. */
-  async execute(tenant: string, command: PolicyCommand): Promise<PolicyRefusal | undefined> {
+  /**
+   * Changes the record, and resolves once this replica has switched. `built`: what the command makes active, where it has
+   * been built and its signature checked already.
+   */
+  async execute(tenant: string, command: PolicyCommand, built?: Built): Promise<PolicyRefusal | undefined> {
+    if (built !== undefined) this.#built.set(built.bundle, built.policy);
+    try {
+      return await this.#change(tenant, command);
+    } finally {
+      if (built !== undefined) this.#built.delete(built.bundle);
+    }
+  }
+
+  async #change(tenant: string, command: PolicyCommand): Promise<PolicyRefusal | undefined> {
     const decided = await this.#executor.execute(PREFIX + tenant, command);
     if (decided.kind === "refused") return decided.refusal;
     const switched = decided.events.some(({ kind }) => kind === "activated" || kind === "shadowed");
@@ -210,6 +226,8 @@ export class Revisions implements AsyncDisposable {
     { bundle, revision }: { readonly bundle: string; readonly revision: string },
   ): Promise<Policy> {
     const { model, verifier, log } = this.#options;
+    const built = this.#built.get(bundle);
+    if (built?.revision === revision) return built;
     try {
       const files = await unpackBundle(await this.packed(tenant, bundle));
       if (verifier !== undefined) {

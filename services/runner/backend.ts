@@ -34,6 +34,14 @@ export type Capability = {
   readonly enforced: readonly string[];
   /** What was wanted and does not hold on this machine. */
   readonly missing: readonly string[];
+  /** Sandboxes kept ready and in use, of all classes together; once, with the first. */
+  readonly pool?: {
+    readonly idle: number;
+    readonly making: number;
+    readonly claimed: number;
+    readonly missed: number;
+    readonly sessions: number;
+  };
 };
 
 /** What a permit allowed, as the service checked it. */

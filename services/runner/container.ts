@@ -1,13 +1,12 @@
-import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import type { Meter } from "@opentelemetry/api";
 import Docker from "dockerode";
 import type { Log } from "../shared/log.ts";
 import type { SandboxSpec } from "../shared/manifest.ts";
 import type { Backend, Capability, RunIo, RunResult, RunSpec } from "./backend.ts";
 import { type CallSecrets, resolveSecrets } from "./container/call-secrets.ts";
 import { type CgroupRoot, openCgroupRoot } from "./container/cgroup.ts";
-import type { SandboxKind } from "./container/create.ts";
 import {
   type ContainerClass,
   containerClass,
@@ -21,13 +20,15 @@ import { unavailable } from "./container/faults.ts";
 import { type FileOperation, type FileResult, parseFileOperation, performFileOperation } from "./container/files.ts";
 import { type Folders, openFolders } from "./container/folders.ts";
 import { lockedImage, readImageLock } from "./container/lock.ts";
+import { type MadeKind, SandboxMaker } from "./container/maker.ts";
+import { observeContainers } from "./container/metrics.ts";
 import { ContainerOutput } from "./container/output.ts";
 import { thisOwner } from "./container/owner.ts";
 import { type PoolState, WarmPool } from "./container/pool.ts";
-import { labelsOf, type Marks, reap } from "./container/reap.ts";
+import { type Marks, reap } from "./container/reap.ts";
 import { operationResult, resultOf } from "./container/result.ts";
 import { runProgram, unstarted } from "./container/run.ts";
-import { Sandbox } from "./container/sandbox.ts";
+import type { Sandbox } from "./container/sandbox.ts";
 import { Sessions, sessionKey } from "./container/sessions.ts";
 import { openWayOut, WAY_OUT_ENV, type WayOutOptions } from "./container/way-out.ts";
 import { resolver } from "./egress/addresses.ts";
@@ -46,6 +47,7 @@ export type ContainerOptions = {
   readonly isolation?: Readonly<Record<RunSpec["impact"], IsolationClass>>;
   readonly secrets?: SecretProviders;
   readonly egress?: Omit<WayOutOptions, "now">;
+  readonly meter?: Meter | undefined;
   /** The engine's; by default DOCKER_HOST's, or the usual one. */
   readonly socketPath?: string;
 };
@@ -54,6 +56,7 @@ export type ContainerOptions = {
 export async function openContainerBackend(options: ContainerOptions): Promise<ContainerBackend> {
   const owner = thisOwner();
   const backend = new ContainerBackend(options, owner, await openCgroupRoot(owner));
+  if (options.meter !== undefined) observeContainers(options.meter, () => backend.state());
   await backend.probe();
   return backend;
 }
@@ -63,8 +66,6 @@ type ContainerSpec = Extract<SandboxSpec, { kind: "container" }>;
 /** How often to look whether the engine is there, and what was left over. */
 const PROBE_MS = 2_000;
 const REAP_MS = 60_000;
-/** How long after its time a container may be held for a leftover. */
-const EXPIRY_SLACK_MS = 120_000;
 /** A pooled one lives as long as it may wait, and a call or session may take: both an hour. */
 const POOLED_MS = 7_200_000;
 const POOLED_TTL_MS = 3_600_000;
@@ -76,17 +77,14 @@ export class ContainerBackend implements Backend {
   readonly #options: ContainerOptions;
   readonly #marks: Marks;
   readonly #docker: Docker;
-  readonly #seccomp: string;
+  readonly #maker: SandboxMaker;
   readonly #cgroups: CgroupRoot | undefined;
   /** Until a run has shown that the engine's control groups are not those that we see. */
   #sameMachine = true;
   readonly #running = new Set<Promise<unknown>>();
-  /** The names of all our containers that are not removed yet. */
-  readonly #underWay = new Set<string>();
   readonly #kill = new AbortController();
-  readonly #removing = new Set<Promise<void>>();
   readonly #folders: Folders;
-  readonly #pool: WarmPool<PoolKind, Sandbox>;
+  readonly #pool: WarmPool<MadeKind, Sandbox>;
   readonly #sessions = new Sessions();
   readonly #wayOut: WayOutOptions;
   readonly #timer: NodeJS.Timeout;
@@ -99,12 +97,14 @@ export class ContainerBackend implements Backend {
     this.#options = options;
     this.#marks = { runnerId, bootId, owner };
     this.#docker = socketPath === undefined ? new Docker() : new Docker({ socketPath });
-    this.#seccomp = JSON.stringify(JSON.parse(readFileSync(join(dirname(lockFile), "seccomp.json"), "utf8")));
+    const seccomp = JSON.stringify(JSON.parse(readFileSync(join(dirname(lockFile), "seccomp.json"), "utf8")));
     this.#cgroups = cgroups;
     this.#folders = openFolders(owner);
     const { now, log, warm = 0, egress = { resolve: resolver([]), extraCa: [] } } = options;
     this.#wayOut = { ...egress, now };
-    const make = (kind: PoolKind): Promise<Sandbox> => this.#make(kind, POOLED_MS);
+    const place = { docker: this.#docker, marks: this.#marks, seccomp, cgroups, folders: this.#folders, now };
+    this.#maker = new SandboxMaker(place);
+    const make = (kind: MadeKind): Promise<Sandbox> => this.#maker.make(kind, POOLED_MS);
     this.#pool = new WarmPool({ make, keyOf: kindKey, maxIdle: warm, log });
     this.#timer = setInterval(() => void this.#look(), PROBE_MS);
     this.#timer.unref();
@@ -114,7 +114,7 @@ export class ContainerBackend implements Backend {
     await this.probe();
     return ISOLATION_CLASSES.map((name) => {
       const { runtime: _runtime, egress: _egress, metered: _metered, adopt: _adopt, ...capability } = this.#class(name);
-      return capability;
+      return { ...capability, ...(name === "runc" ? { pool: this.state() } : {}) };
     });
   }
 
@@ -147,7 +147,7 @@ export class ContainerBackend implements Backend {
     await Promise.allSettled([...this.#running, this.#probing]);
     await this.#sessions[Symbol.asyncDispose]();
     await this.#pool[Symbol.asyncDispose]();
-    await Promise.allSettled(this.#removing);
+    await this.#maker.settled();
     if (this.#facts !== undefined) await this.#reap();
     await this.#cgroups?.[Symbol.asyncDispose]();
     this.#folders[Symbol.dispose]();
@@ -182,7 +182,7 @@ export class ContainerBackend implements Backend {
     const { log, now } = this.#options;
     this.#reapedAt = performance.now();
     try {
-      const reaped = await reap(this.#docker, this.#marks, this.#underWay, now());
+      const reaped = await reap(this.#docker, this.#marks, this.#maker.underWay, now());
       if (reaped > 0) log.warn({ containers: reaped }, "containers.reaped");
     } catch (error) {
       log.warn({ err: error }, "containers.reap_failed");
@@ -250,8 +250,8 @@ export class ContainerBackend implements Backend {
       return result;
     } finally {
       this.#pool.done(kind);
-      const removed = this.#dispose(sandbox);
-      if (!clean || this.#removing.size > MAX_REMOVING) await removed;
+      const removed = this.#maker.remove(sandbox);
+      if (!clean || this.#maker.removing > MAX_REMOVING) await removed;
     }
   }
 
@@ -262,7 +262,7 @@ export class ContainerBackend implements Backend {
     perform: (sandbox: Sandbox) => Promise<T>,
   ): Promise<T> {
     const make = async (): Promise<{ sandbox: Sandbox; done: () => void }> => {
-      if (ttlMs > POOLED_TTL_MS) return { sandbox: await this.#make(kind, ttlMs), done: () => {} };
+      if (ttlMs > POOLED_TTL_MS) return { sandbox: await this.#maker.make(kind, ttlMs), done: () => {} };
       return { sandbox: await this.#pool.claim(kind), done: () => this.#pool.done(kind) };
     };
     return await this.#sessions.use(sessionKey(spec, kindKey(kind)), { idleMs, ttlMs }, make, signal, perform);
@@ -327,43 +327,13 @@ export class ContainerBackend implements Backend {
     }
     return resultOf(spec, ended, found, proxy);
   }
-
-  async #make(kind: PoolKind, lifeMs: number): Promise<Sandbox> {
-    const name = randomBytes(8).toString("hex");
-    const cgroup = kind.metered ? this.#cgroups?.open(name) : undefined;
-    const lifetimeSeconds = Math.ceil(lifeMs / 1000);
-    const egressFolder = kind.egress ? this.#folders.open(name) : undefined;
-    const labels = labelsOf(this.#marks, this.#options.now() + lifeMs + EXPIRY_SLACK_MS);
-    const place = { name, labels, seccomp: this.#seccomp, cgroupParent: cgroup?.path, egressFolder, lifetimeSeconds };
-    this.#underWay.add(name);
-    try {
-      const sandbox = await Sandbox.start(this.#docker, { ...kind, ...place }, cgroup, kind.image);
-      void sandbox.gone.then(() => this.#dispose(sandbox));
-      return sandbox;
-    } catch (error) {
-      this.#underWay.delete(name);
-      this.#folders.remove(name);
-      throw error;
-    }
-  }
-
-  #dispose(sandbox: Sandbox): Promise<void> {
-    const removed = sandbox[Symbol.asyncDispose]().finally(() => {
-      this.#removing.delete(removed);
-      this.#underWay.delete(sandbox.name);
-      this.#folders.remove(sandbox.name);
-    });
-    this.#removing.add(removed);
-    return removed;
-  }
 }
 
-type PoolKind = SandboxKind & { readonly image: string; readonly metered: boolean };
 type Operation = FileOperation | { readonly kind: "pause" } | { readonly kind: "resume" } | { readonly kind: "close" };
 type Admitted = {
   readonly sandbox: ContainerSpec;
   readonly found: ContainerClass;
-  readonly kind: PoolKind;
+  readonly kind: MadeKind;
   readonly operation: Operation | undefined;
 };
 
@@ -371,7 +341,7 @@ const BASE_ENV = { PATH: "/usr/local/bin:/usr/bin:/bin", HOME: "/work", LANG: "C
 const NO_EGRESS =
   "Sandboxes of this class cannot reach the egress proxy's socket on this machine; for gVisor add --fsgofer-host-uds (or, of newer versions, --host-uds=open) to runsc's arguments, or use another class.";
 
-function kindKey(kind: PoolKind): string {
+function kindKey(kind: MadeKind): string {
   return JSON.stringify(Object.entries(kind).sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 

@@ -57,8 +57,15 @@ function toEgressRecord(record: EgressRecord): MessageInitShape<typeof EgressRec
   };
 }
 
-export function toCapability(found: Capability): MessageInitShape<typeof CapabilitySchema> {
-  return { ...found, images: [...found.images], enforced: [...found.enforced], missing: [...found.missing] };
+export function toCapability(capability: Capability): MessageInitShape<typeof CapabilitySchema> {
+  const { pool, ...found } = capability;
+  return {
+    ...(pool === undefined ? {} : { pool: { ...pool, claimed: BigInt(pool.claimed), missed: BigInt(pool.missed) } }),
+    ...found,
+    images: [...found.images],
+    enforced: [...found.enforced],
+    missing: [...found.missing],
+  };
 }
 
 /** Rounded up: what was used is never reported as nothing. */

@@ -40,7 +40,7 @@ const egressRule = z.string().superRefine((rule, context) => {
   const parsed = parseEgressRule(rule);
   if (parsed.kind === "refused") context.addIssue(parsed.why);
 });
-/** Tools called and addresses fetched by one run of a program, unless its manifest says otherwise. */
+/** Tools called by one run of a program, unless its manifest says otherwise. */
 export const DEFAULT_MAX_CALLS = 64;
 
 /** Programs above this are refused. */
@@ -103,12 +103,7 @@ const isolate = z.strictObject({
     .max(64)
     .optional()
     .describe("the tools that the program may call"),
-  max_calls: z
-    .int()
-    .min(1)
-    .max(1000)
-    .optional()
-    .describe("tools called and addresses fetched by one run; 64 unless set"),
+  max_calls: z.int().min(1).max(1000).optional().describe("tools called by one run; 64 unless set"),
   nested_approval: z
     .enum(["fail", "wait"])
     .optional()

@@ -5,7 +5,19 @@ import { z } from "zod";
  * has is added up, each rounded up to a whole unit.
  */
 
-const whole = z.int().min(0).max(Number.MAX_SAFE_INTEGER);
+const WHOLE = "give a whole number of units, at least 0";
+
+/** As text it may have `_` between thousands, for whoever counts the zeros. */
+const whole = z.union(
+  [
+    z.int(WHOLE).min(0, WHOLE),
+    z
+      .string()
+      .regex(/^\d{1,3}(_\d{3}){1,4}$/)
+      .transform((text) => Number(text.replaceAll("_", ""))),
+  ],
+  WHOLE,
+);
 const argument = z.string().min(1).max(64);
 
 /** What is believed about the actual usage: nothing but the estimate, what the runner measured, what the tool reports. */
@@ -26,7 +38,7 @@ export const priceRule = z.strictObject({
       z.strictObject({
         argument: argument.describe("a number at least 0; absent counts as 0"),
         units: whole.describe("for each `per` of it"),
-        per: whole.min(1).default(1),
+        per: z.int().min(1).max(1_000_000_000).default(1),
       }),
     )
     .max(8)

@@ -1,6 +1,7 @@
 import type { Meter } from "@opentelemetry/api";
 import { OTLPMetricExporter } from "@opentelemetry/exporter-metrics-otlp-proto";
 import { PrometheusExporter } from "@opentelemetry/exporter-prometheus";
+import { resourceFromAttributes } from "@opentelemetry/resources";
 import { MeterProvider, type MetricReader, PeriodicExportingMetricReader } from "@opentelemetry/sdk-metrics";
 
 /** The process's figures, for whoever collects them: Prometheus asks, an OpenTelemetry collector is sent. */
@@ -23,7 +24,7 @@ export async function startTelemetry({ prometheus, otlp, otlpEveryMs }: Telemetr
     const exporter = new OTLPMetricExporter({ url: otlp });
     readers.push(new PeriodicExportingMetricReader({ exporter, exportIntervalMillis: otlpEveryMs }));
   }
-  const provider = new MeterProvider({ readers });
+  const provider = new MeterProvider({ readers, resource: resourceFromAttributes({ "service.name": "interlock" }) });
   let stopped: Promise<void> | undefined;
   return {
     meter: provider.getMeter("interlock"),

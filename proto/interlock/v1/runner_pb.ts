@@ -17,7 +17,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file interlock/v1/runner.proto.
  */
 export const file_interlock_v1_runner: GenFile = /*@__PURE__*/
-  fileDesc("ChlpbnRlcmxvY2svdjEvcnVubmVyLnByb3RvEgxpbnRlcmxvY2sudjEiYQoKUnVuUmVxdWVzdBIkCgZwZXJtaXQYASABKAsyFC5pbnRlcmxvY2sudjEuU2lnbmVkEhUKDW1hbmlmZXN0X2pzb24YAiABKAkSFgoOYXJndW1lbnRzX2pzb24YAyABKAkixgIKDFBlcm1pdENsYWltcxIRCglwZXJtaXRfaWQYASABKAkSIgoDcmVmGAIgASgLMhUuaW50ZXJsb2NrLnYxLkNhbGxSZWYSKgoJcHJpbmNpcGFsGAMgASgLMhcuaW50ZXJsb2NrLnYxLlByaW5jaXBhbBIMCgR0b29sGAQgASgJEhMKC3Rvb2xfZGlnZXN0GAUgASgJEhYKDmFyZ3VtZW50c19oYXNoGAYgASgJEiQKBmxpbWl0cxgHIAEoCzIULmludGVybG9jay52MS5MaW1pdHMSDgoGZWdyZXNzGAggAygJEhEKCXJ1bm5lcl9pZBgJIAEoCRIPCgdib290X2lkGAogASgJEi8KC2V4cGlyZV90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVkZXB0aBgQIAEoDSKVAQoLUnVuUmVzcG9uc2USKQoGb3V0cHV0GAEgASgLMhcuaW50ZXJsb2NrLnYxLlJ1bk91dHB1dEgAEikKBnJlc3VsdBgCIAEoCzIXLmludGVybG9jay52MS5SdW5SZXN1bHRIABIoCgRjYWxsGAMgASgLMhguaW50ZXJsb2NrLnYxLk5lc3RlZENhbGxIAEIGCgRraW5kIkIKCk5lc3RlZENhbGwSDgoGdGlja2V0GAEgASgJEgwKBHRvb2wYAiABKAkSFgoOYXJndW1lbnRzX2pzb24YAyABKAkiZgoNQW5zd2VyUmVxdWVzdBIOCgZ0aWNrZXQYASABKAkSFQoLcmVzdWx0X2pzb24YAiABKAlIABIjCgVlcnJvchgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzSABCCQoHb3V0Y29tZSIQCg5BbnN3ZXJSZXNwb25zZSIpCglSdW5PdXRwdXQSDgoGc3RkZXJyGAEgASgIEgwKBHRleHQYAiABKAkiEQoPRGVzY3JpYmVSZXF1ZXN0ImYKEERlc2NyaWJlUmVzcG9uc2USEQoJcnVubmVyX2lkGAEgASgJEg8KB2Jvb3RfaWQYAiABKAkSLgoMY2FwYWJpbGl0aWVzGAMgAygLMhguaW50ZXJsb2NrLnYxLkNhcGFiaWxpdHkihwEKCkNhcGFiaWxpdHkSDAoEa2luZBgBIAEoCRIXCg9pc29sYXRpb25fY2xhc3MYAiABKAkSEQoJYXZhaWxhYmxlGAMgASgIEgwKBG5vdGUYBCABKAkSDgoGaW1hZ2VzGAUgAygJEhAKCGVuZm9yY2VkGAYgAygJEg8KB21pc3NpbmcYByADKAky5AEKDVJ1bm5lclNlcnZpY2USPAoDUnVuEhguaW50ZXJsb2NrLnYxLlJ1blJlcXVlc3QaGS5pbnRlcmxvY2sudjEuUnVuUmVzcG9uc2UwARJDCgZBbnN3ZXISGy5pbnRlcmxvY2sudjEuQW5zd2VyUmVxdWVzdBocLmludGVybG9jay52MS5BbnN3ZXJSZXNwb25zZRJQCghEZXNjcmliZRIdLmludGVybG9jay52MS5EZXNjcmliZVJlcXVlc3QaHi5pbnRlcmxvY2sudjEuRGVzY3JpYmVSZXNwb25zZSIFirUYAQNiBnByb3RvMw", [file_google_protobuf_timestamp, file_google_rpc_status, file_interlock_v1_access, file_interlock_v1_types]);
+  fileDesc("ChlpbnRlcmxvY2svdjEvcnVubmVyLnByb3RvEgxpbnRlcmxvY2sudjEiYQoKUnVuUmVxdWVzdBIkCgZwZXJtaXQYASABKAsyFC5pbnRlcmxvY2sudjEuU2lnbmVkEhUKDW1hbmlmZXN0X2pzb24YAiABKAkSFgoOYXJndW1lbnRzX2pzb24YAyABKAkixgIKDFBlcm1pdENsYWltcxIRCglwZXJtaXRfaWQYASABKAkSIgoDcmVmGAIgASgLMhUuaW50ZXJsb2NrLnYxLkNhbGxSZWYSKgoJcHJpbmNpcGFsGAMgASgLMhcuaW50ZXJsb2NrLnYxLlByaW5jaXBhbBIMCgR0b29sGAQgASgJEhMKC3Rvb2xfZGlnZXN0GAUgASgJEhYKDmFyZ3VtZW50c19oYXNoGAYgASgJEiQKBmxpbWl0cxgHIAEoCzIULmludGVybG9jay52MS5MaW1pdHMSDgoGZWdyZXNzGAggAygJEhEKCXJ1bm5lcl9pZBgJIAEoCRIPCgdib290X2lkGAogASgJEi8KC2V4cGlyZV90aW1lGAsgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBINCgVkZXB0aBgQIAEoDSKVAQoLUnVuUmVzcG9uc2USKQoGb3V0cHV0GAEgASgLMhcuaW50ZXJsb2NrLnYxLlJ1bk91dHB1dEgAEikKBnJlc3VsdBgCIAEoCzIXLmludGVybG9jay52MS5SdW5SZXN1bHRIABIoCgRjYWxsGAMgASgLMhguaW50ZXJsb2NrLnYxLk5lc3RlZENhbGxIAEIGCgRraW5kIkIKCk5lc3RlZENhbGwSDgoGdGlja2V0GAEgASgJEgwKBHRvb2wYAiABKAkSFgoOYXJndW1lbnRzX2pzb24YAyABKAkiZgoNQW5zd2VyUmVxdWVzdBIOCgZ0aWNrZXQYASABKAkSFQoLcmVzdWx0X2pzb24YAiABKAlIABIjCgVlcnJvchgDIAEoCzISLmdvb2dsZS5ycGMuU3RhdHVzSABCCQoHb3V0Y29tZSIQCg5BbnN3ZXJSZXNwb25zZSIpCglSdW5PdXRwdXQSDgoGc3RkZXJyGAEgASgIEgwKBHRleHQYAiABKAkiEQoPRGVzY3JpYmVSZXF1ZXN0ImYKEERlc2NyaWJlUmVzcG9uc2USEQoJcnVubmVyX2lkGAEgASgJEg8KB2Jvb3RfaWQYAiABKAkSLgoMY2FwYWJpbGl0aWVzGAMgAygLMhguaW50ZXJsb2NrLnYxLkNhcGFiaWxpdHkisAEKCkNhcGFiaWxpdHkSDAoEa2luZBgBIAEoCRIXCg9pc29sYXRpb25fY2xhc3MYAiABKAkSEQoJYXZhaWxhYmxlGAMgASgIEgwKBG5vdGUYBCABKAkSDgoGaW1hZ2VzGAUgAygJEhAKCGVuZm9yY2VkGAYgAygJEg8KB21pc3NpbmcYByADKAkSJwoEcG9vbBgIIAEoCzIZLmludGVybG9jay52MS5TYW5kYm94UG9vbCJeCgtTYW5kYm94UG9vbBIMCgRpZGxlGAEgASgNEg4KBm1ha2luZxgCIAEoDRIPCgdjbGFpbWVkGAMgASgEEg4KBm1pc3NlZBgEIAEoBBIQCghzZXNzaW9ucxgFIAEoDTLkAQoNUnVubmVyU2VydmljZRI8CgNSdW4SGC5pbnRlcmxvY2sudjEuUnVuUmVxdWVzdBoZLmludGVybG9jay52MS5SdW5SZXNwb25zZTABEkMKBkFuc3dlchIbLmludGVybG9jay52MS5BbnN3ZXJSZXF1ZXN0GhwuaW50ZXJsb2NrLnYxLkFuc3dlclJlc3BvbnNlElAKCERlc2NyaWJlEh0uaW50ZXJsb2NrLnYxLkRlc2NyaWJlUmVxdWVzdBoeLmludGVybG9jay52MS5EZXNjcmliZVJlc3BvbnNlIgWKtRgBA2IGcHJvdG8z", [file_google_protobuf_timestamp, file_google_rpc_status, file_interlock_v1_access, file_interlock_v1_types]);
 
 /**
  * @generated from message interlock.v1.RunRequest
@@ -355,6 +355,13 @@ export type Capability = Message<"interlock.v1.Capability"> & {
    * @generated from field: repeated string missing = 7;
    */
   missing: string[];
+
+  /**
+   * Of all classes together; only with the first of them.
+   *
+   * @generated from field: interlock.v1.SandboxPool pool = 8;
+   */
+  pool?: SandboxPool | undefined;
 };
 
 /**
@@ -363,6 +370,51 @@ export type Capability = Message<"interlock.v1.Capability"> & {
  */
 export const CapabilitySchema: GenMessage<Capability> = /*@__PURE__*/
   messageDesc(file_interlock_v1_runner, 9);
+
+/**
+ * Sandboxes kept ready, and in use for sessions.
+ *
+ * @generated from message interlock.v1.SandboxPool
+ */
+export type SandboxPool = Message<"interlock.v1.SandboxPool"> & {
+  /**
+   * Started and never used.
+   *
+   * @generated from field: uint32 idle = 1;
+   */
+  idle: number;
+
+  /**
+   * @generated from field: uint32 making = 2;
+   */
+  making: number;
+
+  /**
+   * Calls and sessions that found one ready, since the runner started.
+   *
+   * @generated from field: uint64 claimed = 3;
+   */
+  claimed: bigint;
+
+  /**
+   * Those that had to wait for their own.
+   *
+   * @generated from field: uint64 missed = 4;
+   */
+  missed: bigint;
+
+  /**
+   * @generated from field: uint32 sessions = 5;
+   */
+  sessions: number;
+};
+
+/**
+ * Describes the message interlock.v1.SandboxPool.
+ * Use `create(SandboxPoolSchema)` to create a new message.
+ */
+export const SandboxPoolSchema: GenMessage<SandboxPool> = /*@__PURE__*/
+  messageDesc(file_interlock_v1_runner, 10);
 
 /**
  * Runs what a permit allows, in a sandbox, and nothing else.

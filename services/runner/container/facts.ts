@@ -115,7 +115,8 @@ function takesSockets(isolationClass: IsolationClass, runtimeArgs: readonly stri
 
 const MENDS: Record<IsolationClass, string> = {
   runc: "The engine has no runtime runc; install runc and restart the engine.",
-  gvisor: "The engine has no runtime runsc; install gVisor, run `runsc install` and restart the engine.",
+  gvisor:
+    "The engine has no runtime runsc; install gVisor (apt-get install runsc), then run deploy/ensure-gvisor.sh as root.",
   kata: "The engine has no Kata runtime; install Kata Containers (it needs /dev/kvm), name it under `runtimes` in /etc/docker/daemon.json and restart the engine.",
 };
 

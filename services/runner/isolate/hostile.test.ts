@@ -103,7 +103,7 @@ describe("a worker that was taken over", () => {
 
   it("and asks more often than it may gets no answer", async () => {
     const opened = await openWith(
-      'for (let id = 1; id <= 70; id++) say({ kind: "ask", run, id, what: "tool", name: "x.y", json: "{}" }); say({ kind: "returned", ...used(run), json: "1" }); ready();',
+      'for (let id = 1; id <= 70; id++) say({ kind: "ask", run, id, name: "x.y", json: "{}" }); say({ kind: "returned", ...used(run), json: "1" }); ready();',
     );
     let asked = 0;
     const onCall = async () => ({ kind: "value", json: `${++asked}` }) as const;

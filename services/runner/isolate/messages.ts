@@ -9,9 +9,9 @@ export type ToWorker =
       readonly input: string;
       readonly memoryMb: number;
       readonly outputBytes: number;
-      /** Bindings that leave the isolate: t for tools, f for fetch. */
-      readonly grants: string;
-      /** How often it may use one that does. */
+      /** It may call tools, */
+      readonly mayCall: boolean;
+      /** so often. */
       readonly asks: number;
     }
   /** The answer to what a program asked, as JSON of {ok: true, value} or {ok: false, error}. */
@@ -33,12 +33,11 @@ const fromWorker = z.discriminatedUnion("kind", [
     dropped: amount,
     text: z.string(),
   }),
-  /** The program calls a tool, or fetches, and waits for a reply. */
+  /** The program calls a tool and waits for a reply. */
   z.strictObject({
     kind: z.literal("ask"),
     run,
     id: z.int().positive(),
-    what: z.enum(["tool", "fetch"]),
     name: z.string().max(8192),
     json: z.string(),
   }),

@@ -35,7 +35,7 @@ async function use(pool: WorkerPool, tenant: string): Promise<WorkerProcess> {
     input: "{}",
     memoryMb: 8,
     outputBytes: 10,
-    grants: "",
+    mayCall: false,
     asks: 0,
   } as const;
   await worker.send(run, () => {});
@@ -103,7 +103,7 @@ it("a worker is replaced once it has run its share", { timeout: 60_000 }, async 
 });
 
 describe("who waits", () => {
-  it("is served first come, first served", async () => {
+  it("is served first come, first served among its own tenant, and everybody is", async () => {
     const pool = open(1, 0);
     const order: string[] = [];
     const turn = async (tenant: string, i: number): Promise<void> => {
@@ -111,7 +111,34 @@ describe("who waits", () => {
       order.push(`${tenant}${i}`);
     };
     await Promise.all(["a", "b", "a", "c"].map(turn));
-    expect(order).toEqual(["a0", "b1", "a2", "c3"]);
+    expect(order.filter((each) => each.startsWith("a"))).toEqual(["a0", "a2"]);
+    expect(new Set(order)).toEqual(new Set(["a0", "a2", "b1", "c3"]));
+  });
+
+  it("is not kept waiting by a tenant that always has more to do", async () => {
+    const pool = open(1, 0);
+    let served = false;
+    const busy = async (): Promise<void> => {
+      while (!served) await use(pool, "a");
+    };
+    const flood = Promise.all([busy(), busy(), busy()]);
+    await use(pool, "a");
+    await use(pool, "b");
+    served = true;
+    await flood;
+  });
+
+  it("and may wait for others leaves the last places to what it waits for", async () => {
+    const pool = open(3, 0);
+    const held = await pool.acquire("a", never, 2);
+    const second = pool.acquire("a", never, 2);
+    const deeper = await pool.acquire("a", never, 1);
+    await use(pool, "a");
+    const state = await Promise.race([second.then(() => "begun"), Promise.resolve("waits")]);
+    expect(state).toBe("waits");
+    pool.release(deeper);
+    pool.release(held);
+    pool.release(await second);
   });
 
   it("may give up, and is then no longer served", async () => {

@@ -19,14 +19,17 @@ const MAX_RESIDENT_BYTES = 96 << 20;
 const START_MS = 20_000;
 type Waiter = {
   readonly tenant: string;
+  readonly sinceMs: number;
   readonly leaves: number;
   readonly take: (worker: WorkerProcess) => void;
   readonly refuse: (why: unknown) => void;
 };
 
 /**
- * Worker processes, each for one tenant and for one program at a time. First come, first served, but for programs that
- * may wait for others: they never take the last places, so that what they wait for finds one.
+ * Worker processes, each for one tenant and for one program at a time. First come, first served, with two exceptions.
+ * Programs that may wait for others never take the last places, so that what they wait for finds one. And a worker that
+ * is free goes to its own tenant, past those of others who have only begun to wait: ending it to start another costs
+ * a hundred times what a program does.
  */
 export class WorkerPool implements AsyncDisposable {
   readonly #options: PoolOptions;
@@ -56,6 +59,7 @@ export class WorkerPool implements AsyncDisposable {
       const settled = (): void => signal.removeEventListener("abort", giveUp);
       const waiter: Waiter = {
         tenant,
+        sinceMs: performance.now(),
         leaves,
         take: (worker) => {
           settled();
@@ -94,10 +98,19 @@ export class WorkerPool implements AsyncDisposable {
 
   #serve(): void {
     while (!this.#closed) {
-      const waiter = this.#waiters.find((each) => this.#mayBegin(each));
-      if (waiter === undefined) break;
+      const waiting = this.#waiters.filter((each) => this.#mayBegin(each));
+      const [first] = waiting;
+      if (first === undefined) break;
+      const isPatient = performance.now() - first.sinceMs < PATIENCE_MS;
+      const waiter =
+        this.#find(first.tenant) === undefined && isPatient
+          ? (waiting.find(({ tenant }) => this.#own(tenant) !== undefined) ?? first)
+          : first;
       const worker = this.#find(waiter.tenant);
-      if (worker === undefined) break;
+      if (worker === undefined) {
+        this.#makeRoom();
+        break;
+      }
       this.#waiters.splice(this.#waiters.indexOf(waiter), 1);
       this.#idle.delete(worker);
       if (waiter.leaves > 0) this.#patient.add(worker);
@@ -112,14 +125,14 @@ export class WorkerPool implements AsyncDisposable {
   }
 
   #find(tenant: string): WorkerProcess | undefined {
-    let fresh: WorkerProcess | undefined;
+    return this.#own(tenant) ?? this.#own(undefined);
+  }
+
+  /** One at rest that has run this tenant's programs; nobody's for undefined. */
+  #own(tenant: string | undefined): WorkerProcess | undefined {
     for (const worker of this.#idle) {
-      if (!worker.isReady) continue; // it has died, and its end is on its way
-      if (worker.tenant === tenant) return worker;
-      if (worker.tenant === undefined) fresh ??= worker;
+      if (worker.isReady && worker.tenant === tenant) return worker; // one that is not has died: its end is on its way
     }
-    if (fresh !== undefined) return fresh;
-    this.#makeRoom();
     return undefined;
   }
 
@@ -171,5 +184,7 @@ export class WorkerPool implements AsyncDisposable {
   }
 }
 
+/** How long those who wait let others pass who need no new process. */
+const PATIENCE_MS = 150;
 /** One that cannot start is not started again in a tight loop. */
 const RESPAWN_MS = 500;

@@ -1,6 +1,8 @@
 /** How long output may gather before it goes out. */
 const FLUSH_MS = 10;
 const FLUSH_FLOOD_MS = 100;
+/** So many are sent as they are printed: a program that then never lets go of the thread has been heard. */
+const AT_ONCE = 100;
 
 export type Chunk = {
   readonly stream: "stdout" | "stderr";
@@ -20,6 +22,8 @@ export class Printed {
   readonly #emit: (chunk: Chunk) => void;
   readonly #streams: { readonly stdout: Stream; readonly stderr: Stream };
   #timer: NodeJS.Timeout | undefined;
+  #dueMs = 0;
+  #writes = 0;
 
   constructor(limit: number, emit: (chunk: Chunk) => void) {
     this.#limit = limit;
@@ -39,7 +43,15 @@ export class Printed {
       printed.dropped += Buffer.byteLength(printed.tail.slice(0, excess));
       printed.tail = printed.tail.slice(excess);
     }
-    this.#timer ??= setTimeout(() => this.flush(), printed.room > 0 ? FLUSH_MS : FLUSH_FLOOD_MS);
+    if (++this.#writes <= AT_ONCE) {
+      this.flush();
+      return;
+    }
+    const wait = printed.room > 0 ? FLUSH_MS : FLUSH_FLOOD_MS;
+    if (this.#timer === undefined) {
+      this.#timer = setTimeout(() => this.flush(), wait);
+      this.#dueMs = performance.now() + wait;
+    } else if (performance.now() > this.#dueMs) this.flush(); // a busy program keeps timers waiting
   }
 
   flush(): void {

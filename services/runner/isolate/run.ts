@@ -115,7 +115,7 @@ export class IsolateRun {
         ...program,
         memoryMb: Math.max(8, Math.floor(limits.memoryBytes / 2 ** 20)),
         outputBytes: limits.outputBytes,
-        grants: this.#mayCall ? "t" : "",
+        mayCall: this.#mayCall,
         asks: this.#maxCalls,
       },
       (message) => {

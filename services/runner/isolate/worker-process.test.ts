@@ -35,7 +35,16 @@ function open(script: string): WorkerProcess {
   return worker;
 }
 
-const RUN = { kind: "run", run: 1, code: "", input: "{}", memoryMb: 8, outputBytes: 100, grants: "", asks: 0 } as const;
+const RUN = {
+  kind: "run",
+  run: 1,
+  code: "",
+  input: "{}",
+  memoryMb: 8,
+  outputBytes: 100,
+  mayCall: false,
+  asks: 0,
+} as const;
 
 /** Runs a program on it, and says how the worker ended and what was heard before. */
 async function runOn(script: string): Promise<{ heard: FromRun[]; why: string; signal: string | null }> {

@@ -30,17 +30,14 @@ type Program = {
   asks: number;
   bindingCalls: number;
   alarm: NodeJS.Timeout | undefined;
-  readonly stopped: PromiseWithResolvers<Outcome>;
 };
+
+type Limit = Extract<FromWorker, { kind: "limit" }>["limit"];
 
 type Outcome =
   | { readonly kind: "returned"; readonly json: string }
   | { readonly kind: "threw"; readonly error: string }
-  | {
-      readonly kind: "limit";
-      readonly limit: "output_bytes" | "tool_calls" | "binding_calls";
-      readonly amount: number;
-    };
+  | { readonly kind: "limit"; readonly limit: Limit; readonly amount: number };
 
 const USUAL_MEMORY_MB = 128;
 const MAX_ERROR_CHARS = 4096;
@@ -68,7 +65,7 @@ process.stdin.on("data", (chunk: Uint8Array) => {
         void run(message);
         break;
       case "reply":
-        if (message.run === current?.program?.message.run) call(current, current.deliver, [message.id, message.json]);
+        if (message.run === current?.program?.message.run) call(current.deliver, [message.id, message.json]);
         break;
     }
   }
@@ -82,7 +79,7 @@ function prepare(memoryMb: number): Guest {
   const isolate = new Isolate({ memoryLimit: memoryMb, snapshot, onCatastrophicError: () => process.abort() });
   const context = isolate.createContextSync();
   const guest = { isolate, context, memoryMb, program: undefined as Program | undefined };
-  const host = bindingsOf(() => guest.program);
+  const host = bindingsOf(guest);
   const boot: ivm.Reference = context.global.getSync("$boot", { reference: true });
   const booted: ivm.Reference = boot.applySync(undefined, host, { result: { reference: true } });
   const part = (name: string): ivm.Reference => booted.getSync(name, { reference: true });
@@ -90,41 +87,44 @@ function prepare(memoryMb: number): Guest {
 }
 
 /** All that a program reaches of this process. Each takes what it is given for hostile, and throws nothing of ours. */
-function bindingsOf(programOf: () => Program | undefined): ivm.Callback[] {
+function bindingsOf(guest: Pick<Guest, "program">): ivm.Callback[] {
+  /** Told at once: the program may never let go of this thread. The runner ends it. */
+  const stop = (program: Program, limit: Limit, amount: number): undefined => {
+    guest.program = undefined;
+    program.printed.flush();
+    send({ kind: "limit", run: program.message.run, cpuMs: 0, memoryBytes: 0, limit, amount });
+  };
   /** The program that calls, unless it has ended or called too often. */
   const counted = (): Program | undefined => {
-    const program = programOf();
+    const { program } = guest;
     if (program === undefined || ++program.bindingCalls <= MAX_BINDING_CALLS) return program;
-    program.stopped.resolve({ kind: "limit", limit: "binding_calls", amount: program.bindingCalls });
-    return undefined;
+    return stop(program, "binding_calls", program.bindingCalls);
   };
   const log = (stream: unknown, text: unknown): void => {
     if (typeof text === "string") counted()?.printed.write(stream === "stderr" ? "stderr" : "stdout", text);
   };
-  const ask = (what: unknown, id: unknown, name: unknown, json: unknown): void => {
+  const ask = (id: unknown, name: unknown, json: unknown): void => {
     const program = counted();
     if (program === undefined) return;
-    const { grants, asks, run } = program.message;
-    if (what !== "tool" && what !== "fetch") return;
-    if (!grants.includes(what === "tool" ? "t" : "f")) return;
-    if (typeof id !== "number" || !Number.isSafeInteger(id) || id < 1) return;
+    const { mayCall, asks, run } = program.message;
+    if (!mayCall || typeof id !== "number" || !Number.isSafeInteger(id) || id < 1) return;
     if (typeof name !== "string" || name.length > MAX_NAME_CHARS) return;
     if (typeof json !== "string" || json.length > MAX_ASK_CHARS) return;
     if (++program.asks > asks) {
-      program.stopped.resolve({ kind: "limit", limit: "tool_calls", amount: program.asks });
+      stop(program, "tool_calls", program.asks);
       return;
     }
     program.printed.flush();
-    send({ kind: "ask", run, id, what, name, json });
+    send({ kind: "ask", run, id, name, json });
   };
   const wake = (ms: unknown): void => {
     const program = counted();
     if (program === undefined || typeof ms !== "number") return;
     clearTimeout(program.alarm);
-    const guest = current;
+    const asleep = current;
     program.alarm = setTimeout(
       () => {
-        if (guest?.program === program) call(guest, guest.tick, []);
+        if (asleep?.program === program) call(asleep.tick, []);
       },
       Math.min(Math.max(1, ms), 2 ** 31 - 1),
     );
@@ -143,8 +143,12 @@ function bindingsOf(programOf: () => Program | undefined): ivm.Callback[] {
 }
 
 /** Whatever comes of it, a program that throws, or that has been ended, is no concern of the worker. */
-function call(guest: Guest, what: ivm.Reference, args: readonly (string | number)[]): void {
-  if (!guest.isolate.isDisposed) what.apply(undefined, [...args]).catch(() => {});
+function call(what: ivm.Reference, args: readonly (string | number)[]): void {
+  try {
+    what.applySync(undefined, [...args]);
+  } catch {
+    // its own affair
+  }
 }
 
 async function run(message: Run): Promise<void> {
@@ -155,18 +159,17 @@ async function run(message: Run): Promise<void> {
   const guest = next;
   current = guest;
   const printed = new Printed(message.outputBytes, (chunk) => send({ kind: "output", run: message.run, ...chunk }));
-  const stopped = Promise.withResolvers<Outcome>();
-  const program: Program = { message, printed, asks: 0, bindingCalls: 0, alarm: undefined, stopped };
+  const program: Program = { message, printed, asks: 0, bindingCalls: 0, alarm: undefined };
   guest.program = program;
   const before = guest.isolate.cpuTime;
-  const outcome = await Promise.race([attempt(guest, message), stopped.promise]);
+  const outcome = await attempt(guest, message);
   clearTimeout(program.alarm);
+  if (guest.program === undefined) return; // it passed a limit, and that was all there is to say
   printed.flush();
   guest.program = undefined;
   if (guest.isolate.isDisposed)
     return send({ kind: "oom", run: message.run, cpuMs: 0, memoryBytes: message.memoryMb << 20 });
   const cpuMs = Number(guest.isolate.cpuTime - before) / 1e6;
-  // One that is stopped still runs: nothing more can be asked of its isolate, and the runner ends it.
   if (outcome.kind === "limit") return send({ ...outcome, run: message.run, cpuMs, memoryBytes: 0 });
   const heap = guest.isolate.getHeapStatisticsSync();
   const memoryBytes = heap.total_heap_size + heap.externally_allocated_size;
@@ -180,7 +183,8 @@ async function attempt(guest: Guest, message: Run): Promise<Outcome> {
   try {
     const script = compile(guest.isolate, message.code);
     const program = script.runSync(guest.context, { reference: true });
-    const said: unknown = await guest.run.apply(undefined, [program.derefInto(), message.input, message.grants], {
+    // On this thread: a hop to another and back costs more than most programs do. Whoever never lets go is ended from outside.
+    const said: unknown = await guest.run.applySync(undefined, [program.derefInto(), message.input, message.mayCall], {
       result: { promise: true },
     });
     return toOutcome(said, message.outputBytes);

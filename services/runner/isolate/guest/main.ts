@@ -1,4 +1,4 @@
-import { deliver, fetch, toolAt } from "./calls.ts";
+import { deliver, toolAt } from "./calls.ts";
 import { console, show } from "./console.ts";
 import {
   bytesOf,
@@ -27,9 +27,8 @@ const describe = (thrown: unknown): string => {
   if (thrown instanceof Error) return `${thrown.name}: ${thrown.message}${place(thrown.stack)}`;
   return `The program threw something that is no Error: ${show(thrown)}`;
 };
-const run = async (program: Program, input: string, grants: string): Promise<string> => {
-  if (grants.includes("t")) define("tools", toolAt(""));
-  if (grants.includes("f")) define("fetch", fetch);
+const run = async (program: Program, input: string, mayCall: boolean): Promise<string> => {
+  if (mayCall) define("tools", toolAt(""));
   let value: unknown;
   try {
     value = await program(parse(input), console);
@@ -51,6 +50,7 @@ setPrototypeOf(run, null);
 
 /** Readies the isolate for its one program. */
 export function boot(log: Host["log"], ask: Host["ask"], wake: Host["wake"], now: Host["now"]) {
+  // Nothing here shares memory with anything, or may stop to wait for it. A snapshot cannot be without them.
   for (const name of ["$boot", "SharedArrayBuffer", "Atomics"]) deleteProperty(globalThis, name);
   connect({ log, ask, wake, now });
   return { run, deliver, tick };
