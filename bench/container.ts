@@ -19,6 +19,8 @@ const LOCK_FILE = join(import.meta.dirname, "../sandbox-images/images.lock.json"
 const LINE = ["python3", "-c", "print(1)"] as const;
 const NOTHING = ["true"] as const;
 const AT_ONCE = 4;
+const COLD_BESIDE_WARM = { at: "least", ratio: 8 } as const;
+const EXEC_BESIDE_SESSION = { at: "least", ratio: 5 } as const;
 const run = promisify(execFile);
 
 export const runContainerSuite: Suite = async ({ full, say }) => {
@@ -56,13 +58,16 @@ export const runContainerSuite: Suite = async ({ full, say }) => {
     ratioRow("warm: claim to result", "p50 ms", warm.p50, bare.p50),
     ratioRow("warm: claim to result", "p99 ms", warm.p99, bare.p99),
     boundRow("warm beyond the interpreter's own run", "p50 ms", warm.p50 - bare.p50, 15),
-    ratioRow("cold beside warm, Python", "p50 ms", cold.p50, warm.p50),
-    ratioRow("cold beside warm, `true`", "p50 ms", nothing.cold.p50, nothing.warm.p50, { at: "least", ratio: 8 }),
-    ratioRow("docker exec beside session exec, Python", "p50 ms", dockerExec.p50, session.p50),
-    ratioRow("docker exec beside session exec, `true`", "p50 ms", execOfNothing.p50, nothing.session.p50, {
-      at: "least",
-      ratio: 5,
-    }),
+    ratioRow("cold beside warm, Python", "p50 ms", cold.p50, warm.p50, COLD_BESIDE_WARM),
+    ratioRow("cold beside warm, `true`", "p50 ms", nothing.cold.p50, nothing.warm.p50, COLD_BESIDE_WARM),
+    ratioRow("docker exec beside session exec, Python", "p50 ms", dockerExec.p50, session.p50, EXEC_BESIDE_SESSION),
+    ratioRow(
+      "docker exec beside session exec, `true`",
+      "p50 ms",
+      execOfNothing.p50,
+      nothing.session.p50,
+      EXEC_BESIDE_SESSION,
+    ),
     ratioRow("docker exec beside session exec, `true`", "p99 ms", execOfNothing.p99, nothing.session.p99),
   );
   rows.push(...(await sustained(docker, image, full ? 12_000 : 5_000, say)));
