@@ -25,6 +25,13 @@ export function unavailable(message: string, cause?: unknown): RpcError {
   return new RpcError({ code: "FAILED_PRECONDITION", reason: "SANDBOX_UNAVAILABLE", message, cause });
 }
 
+/** Before the start of a program: its sandbox's directory and sockets on this machine could not be made. */
+export function placeFault(error: unknown): RpcError {
+  const why = error instanceof Error && "code" in error ? ` (${error.code})` : "";
+  return unavailable(`The runner cannot write to its temporary directory${why}; ${MEND_PLACE}.`, error);
+}
+const MEND_PLACE = "make room there, or start it with TMPDIR naming a directory that has some";
+
 /** Before the start of a container. */
 export function createFault(error: unknown, image: string): RpcError {
   switch (statusOf(error)) {

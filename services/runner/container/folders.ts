@@ -53,7 +53,8 @@ function makeRoot(root: string): void {
     mkdirSync(root, { mode: 0o700 });
     ours.add(root);
   } catch (error) {
-    if (!ours.has(root)) throw error;
+    const isThere = error instanceof Error && "code" in error && error.code === "EEXIST";
+    if (!isThere || !ours.has(root)) throw error;
   }
 }
 const ours = new Set<string>();

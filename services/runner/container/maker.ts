@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import type Docker from "dockerode";
 import type { CgroupRoot } from "./cgroup.ts";
 import type { SandboxKind } from "./create.ts";
+import { placeFault } from "./faults.ts";
 import type { Folders } from "./folders.ts";
 import { labelsOf, type Marks } from "./reap.ts";
 import { Sandbox } from "./sandbox.ts";
@@ -37,7 +38,7 @@ export class SandboxMaker {
     const { docker, marks, seccomp, cgroups, folders, now } = this.#options;
     const name = randomBytes(8).toString("hex");
     const cgroup = kind.metered ? cgroups?.open(name) : undefined;
-    const egressFolder = kind.egress ? folders.open(name) : undefined;
+    const egressFolder = kind.egress ? openFolder(folders, name) : undefined;
     const labels = labelsOf(marks, now() + lifeMs + EXPIRY_SLACK_MS);
     const lifetimeSeconds = Math.ceil(lifeMs / 1000);
     const place = { name, labels, seccomp, cgroupParent: cgroup?.path, egressFolder, lifetimeSeconds };
@@ -70,5 +71,14 @@ export class SandboxMaker {
   /** Once nothing is being removed. */
   async settled(): Promise<void> {
     await Promise.allSettled(this.#removing);
+  }
+}
+
+/** @throws RpcError FAILED_PRECONDITION */
+function openFolder(folders: Folders, name: string): string {
+  try {
+    return folders.open(name);
+  } catch (error) {
+    throw placeFault(error);
   }
 }

@@ -8,6 +8,7 @@ import { Authority } from "../egress/authority.ts";
 import { EgressProxy, mustRead } from "../egress/proxy.ts";
 import type { CallSecrets } from "./call-secrets.ts";
 import { EGRESS_MOUNT } from "./create.ts";
+import { placeFault } from "./faults.ts";
 
 export type WayOutOptions = {
   readonly resolve: Resolve;
@@ -16,7 +17,10 @@ export type WayOutOptions = {
   readonly now: () => number;
 };
 
-/** Opens a sandbox's way out for one call: it is closed with the call, whatever still runs inside. */
+/**
+ * Opens a sandbox's way out for one call: it is closed with the call, whatever still runs inside.
+ * @throws RpcError FAILED_PRECONDITION when its files cannot be made; nothing has started.
+ */
 export async function openWayOut(
   folder: string,
   spec: Pick<RunSpec, "egress" | "limits">,
@@ -25,22 +29,17 @@ export async function openWayOut(
 ): Promise<EgressProxy> {
   const authority = mustRead(spec.egress, credentials) ? await Authority.create(now()) : undefined;
   const trusted = [...(authority === undefined ? [] : [authority.certificate]), ...extraCa, ...rootCertificates];
-  writeFileSync(join(folder, "ca.pem"), `${trusted.join("\n")}\n`);
   // Masked over bytes, each a character: what is not ASCII in a secret is spelled so there.
   const newMasker = maskerOf([...values, ...values.map((value) => Buffer.from(value).toString("latin1"))]);
-  return await EgressProxy.listen({
-    ...{
-      socketPath: join(folder, "egress.sock"),
-      rules: spec.egress,
-      credentials,
-      newMasker,
-      authority,
-      resolve,
-      extraCa,
-      now,
-    },
-    mostBytes: spec.limits.egressBytes,
-  });
+  try {
+    writeFileSync(join(folder, "ca.pem"), `${trusted.join("\n")}\n`);
+    return await EgressProxy.listen({
+      ...{ socketPath: join(folder, "egress.sock"), rules: spec.egress, mostBytes: spec.limits.egressBytes },
+      ...{ credentials, newMasker, authority, resolve, extraCa, now },
+    });
+  } catch (error) {
+    throw placeFault(error);
+  }
 }
 
 const PROXY = "http://127.0.0.1:3128";
