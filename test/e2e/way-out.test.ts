@@ -124,7 +124,7 @@ describe.skipIf(skipped !== "")(`under obligations a tool ${skipped}`, () => {
   ].join("; ");
   const REDACTED = "[redacted by policy]";
 
-  test.each([
+  test.each<[what: string, obligations: string, reached: string[], card: string | undefined]>([
     ["all that its manifest grants, where policy says no more", "", ["/a", "/b"], CARD],
     ["only what policy lets it", "egress=GET api.example.com:80/a", ["/a"], CARD],
     ["nothing, where policy takes its ways out", "egress=none", [], undefined],
