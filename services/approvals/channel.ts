@@ -1,5 +1,6 @@
 import type { Approval } from "./approval.ts";
 import type { Card } from "./card.ts";
+import type { Notice } from "./notice.ts";
 import type { Entry } from "./people.ts";
 
 /** A way to tell people: Slack, a webhook, later others. What it is told twice does no harm. */
@@ -15,6 +16,8 @@ export type Channel = {
   readonly remind: (message: Message, times: number) => Promise<void>;
   /** Several of low risk, in one message. */
   readonly digest: (messages: readonly Message[]) => Promise<string>;
+  /** Where it can be named in a rule's `notify`. */
+  readonly notice?: (notice: Notice) => Promise<void>;
 };
 
 export type Message = {

@@ -10,6 +10,7 @@ import { keysFile, readKeys } from "../shared/state-dir.ts";
 import { FileProblems } from "../shared/yaml-file.ts";
 import type { Channel } from "./channel.ts";
 import type { CheckEdit, Desk } from "./desk.ts";
+import { giveNotice } from "./notice.ts";
 import { authzen } from "./page/authzen.ts";
 import { type Page, startPage } from "./page/server.ts";
 import { openPeople, type People } from "./people.ts";
@@ -43,11 +44,16 @@ export async function hostApprovals(config: Config, options: HostOptions): Promi
       if (page !== undefined) return page.login.linkFor(person, approvalId);
       throw noPage();
     };
-    const approvals = stack.use(await startApprovals({ ...options, people, loginLink }));
+    let channels: readonly Channel[] = [];
+    const approvals = stack.use(
+      await startApprovals({ ...options, people, loginLink, notice: (notice) => giveNotice(channels, notice) }),
+    );
     page = await openPage(config, approvals.desk, people, options);
     if (page !== undefined) {
       stack.use(page);
-      stack.use(openChannels(config, { desk: approvals.desk, people, page, now, log }));
+      const opened = openChannels(config, { desk: approvals.desk, people, page, now, log });
+      stack.use(opened);
+      channels = opened.channels;
     }
     return {
       handlers: approvals.handlers,
@@ -92,7 +98,9 @@ type Parts = {
   readonly log: Log;
 };
 
-function openChannels(config: Config, { desk, people, page, now, log }: Parts): AsyncDisposable {
+type Opened = { readonly channels: readonly Channel[] } & AsyncDisposable;
+
+function openChannels(config: Config, { desk, people, page, now, log }: Parts): Opened {
   const { slack, webhooks, remind_minutes: remindMinutes } = config.approvals;
   const workspaces = slack.map((one) => {
     const options: WorkspaceOptions = {
@@ -139,7 +147,7 @@ function openChannels(config: Config, { desk, people, page, now, log }: Parts): 
     const remindMs = remindMinutes * 60_000;
     stack.use(new Teller({ desk, people, channels, linkTo, remindMs, now, log }));
   }
-  return stack;
+  return { channels, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 }
 
 /** The same for every replica, or a login at one is none at another. */

@@ -16,6 +16,7 @@ import { service } from "../shared/rpc/service.ts";
 import type { Caller, Client } from "../shared/rpc/types.ts";
 import { noEdits } from "./desk.ts";
 import { HASH, NOW_MS, TTL_MS, uuid } from "./fixture.ts";
+import { giveNotice } from "./notice.ts";
 import { NOBODY } from "./people.ts";
 import { startApprovals } from "./service.ts";
 
@@ -65,6 +66,7 @@ export async function openJournal(): Promise<Journal> {
 export async function startReplica(journal: Journal, now: () => number = () => NOW_MS): Promise<Replica> {
   const approvals = await startApprovals({
     ...{ journal, now, log: silentLog, newId: uuidv7, people: NOBODY, checkEdit: noEdits },
+    notice: (notice) => giveNotice([], notice),
     loginLink: ({ name }) => ({ url: `https://page.example/${name}`, untilMs: now() + 1_000 }),
   });
   const here = service(ApprovalsService, approvals.handlers);

@@ -7,6 +7,7 @@ import { requireReader, requireReviewer, requireService } from "./access.ts";
 import type { Card } from "./card.ts";
 import { Desk, type DeskOptions } from "./desk.ts";
 import { listApprovals } from "./list.ts";
+import type { Notice } from "./notice.ts";
 import type { State } from "./state.ts";
 import { statsOf } from "./stats.ts";
 import {
@@ -17,6 +18,7 @@ import {
   cancelSchema,
   getSchema,
   linkSchema,
+  noticeSchema,
   parse,
   parseApproval,
   parsePosition,
@@ -37,7 +39,11 @@ export type LoginLink = (
   approvalId: string,
 ) => { readonly url: string; readonly untilMs: number };
 
-export type ApprovalsOptions = DeskOptions & { readonly loginLink: LoginLink };
+export type ApprovalsOptions = DeskOptions & {
+  readonly loginLink: LoginLink;
+  /** @throws RpcError when one of those named cannot be told. */
+  readonly notice: (notice: Notice) => Promise<void>;
+};
 
 export type Approvals = { readonly handlers: Handlers<typeof ApprovalsService>; readonly desk: Desk } & AsyncDisposable;
 
@@ -56,8 +62,8 @@ type All = Handlers<typeof ApprovalsService>;
 
 function forServices(
   desk: Desk,
-  { now }: ApprovalsOptions,
-): Pick<All, "requestApproval" | "cancelApproval" | "answerQuestion" | "watchResolutions"> {
+  { now, notice }: ApprovalsOptions,
+): Pick<All, "requestApproval" | "cancelApproval" | "answerQuestion" | "giveNotice" | "watchResolutions"> {
   return {
     requestApproval: async (request, context) => {
       requireService(context.caller);
@@ -80,6 +86,11 @@ function forServices(
       const given = parse(answerSchema, request);
       const command = { kind: "answer", ...given, nowMs: now() } as const;
       return { approval: toApproval(await desk.answer(tenant, command, given.approvalId, waitOf(context))) };
+    },
+    giveNotice: async (request, context) => {
+      requireService(context.caller);
+      await notice(parse(noticeSchema, request));
+      return {};
     },
     async *watchResolutions({ after }, context) {
       requireService(context.caller);

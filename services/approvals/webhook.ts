@@ -1,6 +1,7 @@
 import { createHmac } from "node:crypto";
 import type { Approval } from "./approval.ts";
 import { Busy, type Channel, type Message } from "./channel.ts";
+import { NOTICE_PATIENCE_MS } from "./notice.ts";
 import type { Entry } from "./people.ts";
 import { DIGEST } from "./teller.ts";
 
@@ -39,6 +40,8 @@ export function webhookChannel(options: WebhookOptions): Channel {
       await post(options, "approval.digest", { approvals: messages.map((message) => bodyOf(message, options, {})) });
       return `${DIGEST}sent`;
     },
+    notice: ({ callId, principal, tool, reasons, rules }) =>
+      post(options, "call.notice", { call_id: callId, principal, tool, reasons, rules }, NOTICE_PATIENCE_MS),
   };
 }
 
@@ -65,7 +68,8 @@ function bodyOf({ approval, card, link, people }: Message, { loginLink }: Webhoo
   };
 }
 
-async function post({ url, secret, now }: WebhookOptions, type: string, data: object): Promise<void> {
+async function post(options: WebhookOptions, type: string, data: object, patienceMs = PATIENCE_MS): Promise<void> {
+  const { url, secret, now } = options;
   const nowMs = now();
   const body = JSON.stringify({ type, timestamp: new Date(nowMs).toISOString(), data });
   const id = `msg_${createHmac("sha256", secret).update(body).digest("base64url").slice(0, 27)}`;
@@ -74,7 +78,7 @@ async function post({ url, secret, now }: WebhookOptions, type: string, data: ob
   const response = await fetch(url, {
     method: "POST",
     redirect: "error",
-    signal: AbortSignal.timeout(PATIENCE_MS),
+    signal: AbortSignal.timeout(patienceMs),
     headers: {
       "content-type": "application/json",
       "webhook-id": id,

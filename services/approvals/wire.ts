@@ -45,12 +45,15 @@ const argumentsJson = z.string().superRefine((text, context) => {
   }
 });
 
+const principal = z.object({ tenant: name, agent: name, session: name, user: nameOrEmpty }, "name who asks");
+const toolName = z.string().regex(TOOL_NAME, "use dotted lower-case words, e.g. orders.refund");
+
 const approvalSchema = z.object(
   {
     approvalId: id,
     ref: z.object({ session: name, callId: id }, "name the call"),
-    principal: z.object({ tenant: name, agent: name, session: name, user: nameOrEmpty }, "name who asks"),
-    tool: z.string().regex(TOOL_NAME, "use dotted lower-case words, e.g. orders.refund"),
+    principal,
+    tool: toolName,
     toolDigest: hash,
     toolDescription: z.string().max(4096),
     argumentsJson,
@@ -161,6 +164,16 @@ export const revokeSchema = z.object({ grantId: id });
 export const absenceSchema = z.object({ until: time.optional(), standIn: nameOrEmpty });
 export const linkSchema = z.object({ approvalId: id.or(z.literal("")) });
 export const rejectSchema = z.object({ approvalId: id, comment });
+export const noticeSchema = z
+  .object({
+    ref: z.object({ callId: id }, "name the call"),
+    principal,
+    tool: toolName,
+    names: z.array(z.string().max(64)).min(1).max(100),
+    reasons: z.array(z.string().max(2_000)).max(100),
+    rules: z.array(z.string().max(300)).max(100),
+  })
+  .transform(({ ref, ...notice }) => ({ ...notice, callId: ref.callId }));
 export const cancelSchema = z.object({ approvalId: id, reason: comment });
 
 /** @throws RpcError INVALID_ARGUMENT naming the field. */

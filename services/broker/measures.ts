@@ -3,7 +3,7 @@ import { formatEgressRule, intersectEgress, parseEgressRules } from "../shared/e
 import type { Json } from "../shared/json.ts";
 import type { Obligations, RunResult } from "./model.ts";
 
-/** What policy imposes on a run, honoured: its ways out narrowed, its answer redacted, the right people told. */
+/** What policy imposes on a run, honoured: its ways out narrowed, its answer redacted, who is to be told. */
 
 type Measures = Pick<Obligations, "egress" | "redact" | "notify">;
 

@@ -22,6 +22,7 @@ import { redactResult } from "./measures.ts";
 import type { Call, CallView, Decision, Refusal, RunResult } from "./model.ts";
 import { streamOf } from "./model.ts";
 import { type Asked, maxCallsOf, withCalls } from "./nested.ts";
+import { giveNotice } from "./notices.ts";
 import { type Outbox, pause } from "./outbox.ts";
 import { type Question, toApproval } from "./question.ts";
 import { guardRefusal, recordRefusal, serviceDown } from "./refusals.ts";
@@ -345,7 +346,8 @@ export class Pipeline {
       },
     };
     work.decision = decision;
-    const { runners, nest } = this.#options;
+    const { approvals, runners, nest } = this.#options;
+    await giveNotice(approvals, work, decision);
     const once = (): Promise<RunOutcome> =>
       withCalls(
         maxCallsOf(tool),

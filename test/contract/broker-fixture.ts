@@ -18,6 +18,7 @@ import { LedgerService } from "../../proto/interlock/v1/ledger_pb.ts";
 import { PdpService } from "../../proto/interlock/v1/pdp_pb.ts";
 import { RunnerService } from "../../proto/interlock/v1/runner_pb.ts";
 import { type CheckEdit, noEdits } from "../../services/approvals/desk.ts";
+import { giveNotice } from "../../services/approvals/notice.ts";
 import { NOBODY, type People } from "../../services/approvals/people.ts";
 import { type Approvals, startApprovals } from "../../services/approvals/service.ts";
 import { loadCatalog } from "../../services/broker/catalog.ts";
@@ -191,6 +192,7 @@ export class World implements AsyncDisposable {
     return await startApprovals({
       ...{ journal, now, newId: uuidv7, log: silentLog, checkEdit },
       people: this.people,
+      notice: (notice) => giveNotice([], notice),
       loginLink: () => ({ url: "https://page.example/", untilMs: now() }),
     });
   }

@@ -1,5 +1,5 @@
 import { once } from "node:events";
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -13,14 +13,16 @@ import { startEmbedded } from "../support/interlock.ts";
 
 const skipped = await whyNoEngine();
 const TOKEN = "t0ken-t0ken-t0ken";
+const CARD = "4111-1111-1111-1111";
+const ASK_BOTH = "curl -sS http://api.example.com/a; curl -sS http://api.example.com/b; env";
 
 /** An Interlock whose tools reach one server of the test's own, with a credential that they never see. */
-async function open(rule: string) {
+async function open(rule: string, script = ASK_BOTH, obligations = "") {
   const folder = mkdtempSync(join(tmpdir(), "interlock-way-out-"));
   const seen: (string | undefined)[] = [];
   const server = createServer((request, response) => {
     seen.push(request.headers.authorization);
-    response.end(JSON.stringify({ you: request.headers.authorization }));
+    response.end(JSON.stringify({ you: request.headers.authorization, card: CARD }));
   }).listen(0, "127.0.0.1");
   await once(server, "listening");
   onTestFinished(() => {
@@ -29,7 +31,7 @@ async function open(rule: string) {
   });
   for (const name of ["policies/tools", "secrets"]) mkdirSync(join(folder, name), { recursive: true });
   cpSync("policies/model.conf", join(folder, "policies/model.conf"));
-  writeFileSync(join(folder, "policies/policy.csv"), "p, demo, *, *, allow, true, A test's.\n");
+  writeFileSync(join(folder, "policies/policy.csv"), `p, demo, *, *, allow, true, A test's., ${obligations}\n`);
   writeFileSync(join(folder, "policies/budgets.yaml"), "budgets: []\n");
   writeFileSync(join(folder, "secrets/token"), TOKEN);
   const manifest = {
@@ -37,7 +39,7 @@ async function open(rule: string) {
     sandbox: {
       kind: "container",
       image: "shell",
-      command: ["bash", "-c", "curl -sS http://api.example.com/a; curl -sS http://api.example.com/b; env"],
+      command: ["bash", "-c", script],
     },
     egress: [rule],
     secrets: [{ ref: "secret://file/token", to: { kind: "header", rule, name: "Authorization", format: "Bearer {}" } }],
@@ -50,6 +52,12 @@ async function open(rule: string) {
   return { seen, config: { policies: join(folder, "policies"), runner } };
 }
 
+/** All that Interlock has written to its disk. */
+function onDisk(state: string): string {
+  const files = readdirSync(state, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  return files.map(({ parentPath, name }) => readFileSync(join(parentPath, name), "latin1")).join("\n");
+}
+
 describe.skipIf(skipped !== "")(`a tool with a way out ${skipped}`, () => {
   test("reaches what it was granted with a credential it never sees, and its call's record says what it asked for", async () => {
     const { seen, config } = await open("GET api.example.com:80/a");
@@ -58,7 +66,7 @@ describe.skipIf(skipped !== "")(`a tool with a way out ${skipped}`, () => {
     const { call } = await clients.agent.execute({ session: "s1", tool: "t.fetch", argumentsJson: "{}" });
     expect(call?.state).toBe(CallState.SUCCEEDED);
     expect(seen).toEqual([`Bearer ${TOKEN}`]);
-    expect(call?.result?.stdout).toContain('{"you":"[masked]"}');
+    expect(call?.result?.stdout).toContain(`{"you":"[masked]","card":"${CARD}"}`);
     expect(call?.result?.stdout).toContain('"missing_rule":"GET api.example.com:80/b"');
     const { call: read } = await clients.agent.get({ ref: call?.ref ?? {} });
     expect(read?.result?.egress).toMatchObject([
@@ -106,5 +114,37 @@ describe.skipIf(skipped !== "")(`a tool with a way out ${skipped}`, () => {
     );
     expect(said).toContain("secret://file/token is not there");
     expect(seen).toEqual([]);
+  });
+});
+
+describe.skipIf(skipped !== "")(`under obligations a tool ${skipped}`, () => {
+  const ONE_JSON = [
+    "a=$(curl -sS http://api.example.com/a) b=$(curl -sS http://api.example.com/b)",
+    `echo "{\\"a\\":\${a:-null},\\"b\\":\${b:-null}}"; echo '${CARD}' >&2`,
+  ].join("; ");
+  const REDACTED = "[redacted by policy]";
+
+  test.each<[what: string, obligations: string, reached: string[], card: string | undefined]>([
+    ["all that its manifest grants, where policy says no more", "", ["/a", "/b"], CARD],
+    ["only what policy lets it", "egress=GET api.example.com:80/a", ["/a"], CARD],
+    ["nothing, where policy takes its ways out", "egress=none", [], undefined],
+    ["it, and what policy takes out of its answer is nowhere to be read", "redact=card", ["/a", "/b"], REDACTED],
+    ["under both at once", "egress=GET api.example.com:80/a;redact=card", ["/a"], REDACTED],
+  ])("reaches %s", async (_what, obligations, reached, card) => {
+    const { seen, config } = await open("api.example.com:80", ONE_JSON, obligations);
+    await using running = await startEmbedded({ config });
+    await using clients = connectTo(running);
+    const { call } = await clients.agent.execute({ session: "s1", tool: "t.fetch", argumentsJson: "{}" });
+    expect(call?.state).toBe(CallState.SUCCEEDED);
+    expect(seen).toHaveLength(reached.length);
+    const said = JSON.parse(call?.result?.stdout ?? "") as Record<string, { card?: string } | null>;
+    const cards = { a: said["a"]?.card, b: said["b"]?.card };
+    expect(cards).toEqual({ a: card, b: reached.includes("/b") ? card : undefined });
+    const isRedacted = obligations.includes("redact");
+    expect(call?.result?.stderr.includes(CARD)).toBe(!isRedacted);
+    const { call: read } = await clients.agent.get({ ref: call?.ref ?? {} });
+    expect(read?.result).toEqual(call?.result);
+    expect(read?.result?.egress.flatMap(({ refused, path }) => (refused === "" ? [path] : []))).toEqual(reached);
+    expect(onDisk(running.state).includes(CARD)).toBe(!isRedacted);
   });
 });

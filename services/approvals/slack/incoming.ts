@@ -1,4 +1,6 @@
+import type { KnownBlock } from "@slack/types";
 import { Busy, type Channel, type Message } from "../channel.ts";
+import { NOTICE_PATIENCE_MS } from "../notice.ts";
 import { DIGEST } from "../teller.ts";
 import { digestBlocks, fallbackText, linkBlocks } from "./blocks.ts";
 
@@ -14,6 +16,8 @@ export type IncomingOptions = {
 };
 
 const PATIENCE_MS = 10_000;
+/** Slack's bound on a section's text, characters. */
+const MAX_SECTION = 3_000;
 
 export function incomingChannel({ tenant, name, url, digestMs }: IncomingOptions): Channel {
   return {
@@ -32,14 +36,20 @@ export function incomingChannel({ tenant, name, url, digestMs }: IncomingOptions
       await post(url, { text: `${messages.length} approvals of low risk wait.`, blocks: digestBlocks(messages) });
       return `${DIGEST}sent`;
     },
+    notice: async ({ principal: { agent, session, user }, tool, reasons }) => {
+      const who = user === "" ? `Agent ${agent}` : `Agent ${agent}, for ${user},`;
+      const text = `${who} calls ${tool} in session ${session}. ${reasons.join(" ")}`;
+      const plain: KnownBlock = { type: "section", text: { type: "plain_text", text: text.slice(0, MAX_SECTION) } };
+      await post(url, { text: `${who} calls ${tool}.`, blocks: [plain] }, NOTICE_PATIENCE_MS);
+    },
   };
 }
 
-async function post(url: string, message: object): Promise<void> {
+async function post(url: string, message: object, patienceMs = PATIENCE_MS): Promise<void> {
   const response = await fetch(url, {
     method: "POST",
     redirect: "error",
-    signal: AbortSignal.timeout(PATIENCE_MS),
+    signal: AbortSignal.timeout(patienceMs),
     headers: { "content-type": "application/json" },
     body: JSON.stringify(message),
   });
