@@ -2,8 +2,9 @@ import { describe, expect, test } from "vitest";
 import type { Event } from "./approval.ts";
 import type { Approve, Command } from "./commands.ts";
 import { decide } from "./decider.ts";
+import type { Reviewer } from "./eligibility.ts";
 import { evolve } from "./evolve.ts";
-import { alice, bob, HASH, NOW_MS, newApproval, OTHER_HASH, reviewer, TTL_MS, uuid } from "./fixture.ts";
+import { alice, bob, givers, HASH, NOW_MS, newApproval, OTHER_HASH, reviewer, TTL_MS, uuid } from "./fixture.ts";
 import { initial, type State } from "./state.ts";
 
 /** What reviewers may answer besides yes and no, as tables. */
@@ -14,7 +15,7 @@ const nowMs = NOW_MS + 60_000;
 type Options = Parameters<typeof newApproval>[0];
 const request = (binding: Options = {}, labels: readonly string[] = ["private-data"]): Command => {
   const approval = newApproval(binding);
-  return { kind: "request", approval: { ...approval, shown: { ...approval.shown, labels } }, nowMs: NOW_MS };
+  return { kind: "request", givers, approval: { ...approval, shown: { ...approval.shown, labels } }, nowMs: NOW_MS };
 };
 /** A further call of the first one's session. */
 const more = (
@@ -27,7 +28,7 @@ const more = (
     ...{ approvalId: uuid(n), principal: first.principal, ref: { session: "s1", callId: uuid(n) } },
     ...binding,
   });
-  return { kind: "request", approval: { ...approval, shown: { ...approval.shown, ...shown } }, nowMs };
+  return { kind: "request", givers, approval: { ...approval, shown: { ...approval.shown, ...shown } }, nowMs };
 };
 const approve = (overrides: Partial<Approve> = {}): Command => ({
   ...{ kind: "approve", approvalId, reviewer: alice, argumentsHash: HASH, calls: 1, comment: "", nowMs },
@@ -202,6 +203,16 @@ describe("a yes to calls that are still to come", () => {
     ["a secret that cannot be compared", [...bounded, other(2, { amount: 20, order: "[masked]" })], "requested"],
   ])("%s", (_, commands, outcome) => {
     expect(run(...commands).outcome).toBe(outcome);
+  });
+
+  test.each<[name: string, giver: Reviewer | undefined]>([
+    ["has left the group", reviewer("alice", "interns")],
+    ["is in no group any more", reviewer("alice")],
+    ["is nobody any more", undefined],
+  ])("counts for nothing once its giver %s", (_, giver) => {
+    const next = { ...more(2), givers: giver === undefined ? [bob] : [bob, giver] } as Command;
+    expect(run(...granted, next).outcome).toBe("requested");
+    expect(run(...granted, next, more(3)).outcome).toBe("requested, approved");
   });
 
   test("is over when its time is", () => {

@@ -29,7 +29,13 @@ export type Approve = Answer & {
 export type Reject = Answer & { readonly kind: "reject" };
 
 export type Command =
-  | { readonly kind: "request"; readonly approval: NewApproval; readonly nowMs: number }
+  | {
+      readonly kind: "request";
+      readonly approval: NewApproval;
+      /** Who has given grants that may cover it, as they are now: a grant of anybody else counts for nothing. */
+      readonly givers: readonly Reviewer[];
+      readonly nowMs: number;
+    }
   | Approve
   | Reject
   /** Asks the agent something before answering. */

@@ -19,6 +19,7 @@ const dan = {
 };
 const approvalId = fc.integer({ min: 1, max: 5 }).map(uuid);
 const who = fc.constantFrom(alice, bob, carol, mallory, uma, dan, dan);
+const EVERYBODY = [alice, bob, carol, mallory, uma, dan];
 const nowMs = fc.integer({ min: 0, max: 20 }).map((n) => NOW_MS + n);
 const comment = fc.string({ maxLength: 3 });
 const argumentsHash = fc.constantFrom(HASH, HASH, HASH, OTHER_HASH);
@@ -33,12 +34,14 @@ const requests: fc.Arbitrary<Command> = fc
     groups: fc.constantFrom(["leads"], ["leads"], ["leads"], ["finance", "leads"], []),
     argumentsHash: fc.constantFrom(HASH, HASH, OTHER_HASH),
     amount: fc.constantFrom(20, 20, 30, 90),
+    /** Now and then alice has left her group, or nobody is known any more. */
+    givers: fc.constantFrom(EVERYBODY, EVERYBODY, EVERYBODY, [reviewer("alice"), carol], []),
   })
-  .map(({ approvalId: id, nowMs: at, ttlMs, quorum, groups, argumentsHash: hash, amount }): Command => {
+  .map(({ approvalId: id, nowMs: at, ttlMs, quorum, groups, argumentsHash: hash, amount, givers }): Command => {
     const binding = { approvalId: id, principal: SESSION, argumentsHash: hash, need: { quorum, groups } };
     const approval = newApproval(binding, { expiresAtMs: at + ttlMs });
     const shown = { ...approval.shown, argumentsJson: JSON.stringify({ amount, order: "o-1" }) };
-    return { kind: "request", approval: { ...approval, shown, createdAtMs: at }, nowMs: at };
+    return { kind: "request", givers, approval: { ...approval, shown, createdAtMs: at }, nowMs: at };
   });
 
 const terms = fc.record({
@@ -205,6 +208,10 @@ class Checker {
     const isSame = asked.binding.argumentsHash === grant.argumentsHash;
     const isWithin = grant.bounds.length > 0 && amount <= 40 && order === JSON.parse(grant.argumentsJson).order;
     expect(isSame || isWithin).toBe(true);
+    const giver = command.givers.find(({ name }) => name === grant.by);
+    const places = giver === undefined ? [] : [giver, ...giver.standsFor];
+    const { groups } = asked.binding.need;
+    expect(places.some((place) => groups.length === 0 || place.groups.some((one) => groups.includes(one)))).toBe(true);
   }
 }
 

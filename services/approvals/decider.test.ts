@@ -7,6 +7,7 @@ import {
   alice,
   bob,
   carol,
+  givers,
   HASH,
   mallory,
   NOW_MS,
@@ -38,7 +39,7 @@ function reject(overrides: Partial<Command & { kind: "reject" }> = {}): Command 
   return { kind: "reject", approvalId, reviewer: alice, comment: "", nowMs, ...overrides };
 }
 function request(binding: Parameters<typeof newApproval>[0] = {}): Command {
-  return { kind: "request", approval: newApproval(binding), nowMs: NOW_MS };
+  return { kind: "request", givers, approval: newApproval(binding), nowMs: NOW_MS };
 }
 const cancel: Command = { kind: "cancel", approvalId, by: "broker", reason: "killed", nowMs };
 const expireNow: Command = { kind: "expire", nowMs };
@@ -255,7 +256,7 @@ describe("what an approval is bound to", () => {
       ...newApproval({}, { expiresAtMs: NOW_MS + 1 }),
       shown: { ...newApproval().shown, reasons: [] },
     };
-    expect(run(request(), { kind: "request", approval, nowMs: lateMs }).outcome).toBe("");
+    expect(run(request(), { kind: "request", givers, approval, nowMs: lateMs }).outcome).toBe("");
   });
 });
 
@@ -267,7 +268,7 @@ describe("bounds", () => {
     [NOW_MS + MAX_LIFETIME_MS + 1, "expiry too far"],
   ])("expiring at %d: %s", (expiresAtMs, outcome) => {
     const approval = newApproval({}, { expiresAtMs });
-    expect(run({ kind: "request", approval, nowMs: NOW_MS }).outcome).toBe(outcome);
+    expect(run({ kind: "request", givers, approval, nowMs: NOW_MS }).outcome).toBe(outcome);
   });
 
   test("more pending than can be held are refused, until some end", () => {
@@ -301,7 +302,7 @@ describe("bounds", () => {
     const big = (i: number): Command[] => {
       const approval = newApproval({ approvalId: uuid(i) });
       return [
-        { kind: "request", approval: { ...approval, shown: { ...approval.shown, argumentsJson } }, nowMs },
+        { kind: "request", givers, approval: { ...approval, shown: { ...approval.shown, argumentsJson } }, nowMs },
         { ...cancel, approvalId: uuid(i) },
       ];
     };
@@ -312,7 +313,7 @@ describe("bounds", () => {
 
   test("the earliest expiry is that of what still waits", () => {
     const sooner = newApproval({ approvalId: uuid(2) }, { expiresAtMs: NOW_MS + 5000 });
-    const { state } = run(request(), { kind: "request", approval: sooner, nowMs: NOW_MS });
+    const { state } = run(request(), { kind: "request", givers, approval: sooner, nowMs: NOW_MS });
     expect(earliestExpiry(state)).toBe(NOW_MS + 5000);
     expect(run(request(), cancel).state.pending.size).toBe(0);
     expect(earliestExpiry(run(request(), cancel).state)).toBeUndefined();

@@ -12,6 +12,7 @@ import {
   resolved,
   type Verdict,
 } from "./commands.ts";
+import { standingOf } from "./eligibility.ts";
 import { evolve } from "./evolve.ts";
 import { covers } from "./grants.ts";
 import { findApproval, initial, likeness, type State, textOf } from "./state.ts";
@@ -22,7 +23,7 @@ import { findApproval, initial, likeness, type State, textOf } from "./state.ts"
  * Invariants, held by decide and tested by generated histories:
  * A1. An approval ends once, and nothing about it changes after that.
  * A2. It ends approved only by yeses of `quorum` distinct reviewers of each group, each allowed to answer, each to the
- *     hash that will run, all before it expires; or by a grant that covers it and is live.
+ *     hash that will run, all before it expires; or by a grant that covers it, is live, and whose giver may still answer.
  * A3. One no ends it rejected: everybody who may answer has a veto. Silence ends it expired, which is a no.
  * A4. Who asked never answers.
  * A5. Memory is bounded: pending approvals by refusing more, ended ones by forgetting the oldest. The journal keeps all.
@@ -50,7 +51,7 @@ export const decider: Decider<State, Command, Event, Refusal> = {
 export function decide(state: State, command: Command): Verdict {
   switch (command.kind) {
     case "request":
-      return decideRequest(state, command.approval, command.nowMs);
+      return decideRequest(state, command);
     case "approve":
     case "reject":
     case "ask":
@@ -90,7 +91,8 @@ export function decide(state: State, command: Command): Verdict {
   }
 }
 
-function decideRequest(state: State, approval: NewApproval, nowMs: number): Verdict {
+function decideRequest(state: State, command: Extract<Command, { kind: "request" }>): Verdict {
+  const { approval, givers, nowMs } = command;
   const { binding } = approval;
   const { approvalId } = binding;
   const known = findApproval(state, approvalId);
@@ -104,7 +106,13 @@ function decideRequest(state: State, approval: NewApproval, nowMs: number): Verd
   if (state.pending.size >= MAX_PENDING || state.pendingText + textOf(approval) > MAX_PENDING_TEXT) {
     return refused({ kind: "too many pending" });
   }
-  const grant = [...state.grants.values()].find((one) => covers(one, approval, nowMs));
+  const moment = { absences: state.absences, nowMs };
+  const grant = [...state.grants.values()].find((one) => {
+    const giver = givers.find(({ name }) => name === one.by);
+    // Whoever could not answer this one now has not answered it ahead.
+    const couldAnswer = giver !== undefined && standingOf(binding, giver, moment, []).kind === "eligible";
+    return couldAnswer && covers(one, approval, nowMs);
+  });
   if (grant !== undefined) {
     const { grantId, by } = grant;
     const ending: Ending = { end: "approved", by: [by], reason: "", grantId, timeMs: nowMs };

@@ -2,13 +2,14 @@ import { Executor, type WaitOptions } from "../shared/executor.ts";
 import type { Journal } from "../shared/journal/journal.ts";
 import type { Log } from "../shared/log.ts";
 import { RpcError } from "../shared/rpc/errors.ts";
-import type { Approval, Bound, Event, Ref } from "./approval.ts";
+import type { Approval, Bound, Event, NewApproval, Ref } from "./approval.ts";
 import { type Card, cardOf } from "./card.ts";
 import type { Command, Once, Refusal } from "./commands.ts";
 import { decider } from "./decider.ts";
 import type { Person, Reviewer } from "./eligibility.ts";
 import { Expiry } from "./expiry.ts";
 import { Feed } from "./feed.ts";
+import { covers } from "./grants.ts";
 import type { People } from "./people.ts";
 import { toRpcError } from "./refusals.ts";
 import { earliestExpiry, findApproval, type State } from "./state.ts";
@@ -97,6 +98,21 @@ export class Desk implements AsyncDisposable {
     return await this.get(tenant, approvalId, wait);
   }
 
+  /** Asks people, unless one of them has said yes ahead and may still answer. */
+  async request(approval: NewApproval, wait: WaitOptions = {}): Promise<Approval> {
+    const { people, now } = this.#options;
+    const { approvalId, principal } = approval.binding;
+    const { tenant } = principal;
+    const nowMs = now();
+    const names = await this.peek(tenant, ({ grants }) =>
+      [...grants.values()].filter((grant) => covers(grant, approval, nowMs)).map(({ by }) => by),
+    );
+    const known = names.flatMap((name) => people.find(tenant, name) ?? []);
+    const entries = known.filter(({ roles }) => roles.includes("reviewer"));
+    const givers = await Promise.all(entries.map((entry) => this.#reviewer(tenant, entry, nowMs)));
+    return await this.answer(tenant, { kind: "request", approval, givers, nowMs }, approvalId, wait);
+  }
+
   async approve(who: Answering, { editedArgumentsJson, ...consent }: Consent): Promise<Approval> {
     const { tenant, approvalId, wait } = who;
     const given = { kind: "approve", approvalId, ...(await this.#given(who)), ...consent } as const;
@@ -151,15 +167,19 @@ export class Desk implements AsyncDisposable {
 
   /** The person as they are now, with those in whose place they may answer. */
   async #given({ tenant, person, once }: Answering) {
-    const { people, now } = this.#options;
-    const nowMs = now();
+    const nowMs = this.#options.now();
+    const reviewer = await this.#reviewer(tenant, person, nowMs);
+    return { reviewer, nowMs, ...(once === undefined ? {} : { once }) };
+  }
+
+  async #reviewer(tenant: string, person: Person, nowMs: number): Promise<Reviewer> {
+    const { people } = this.#options;
     const lent = await this.read(tenant, (state) =>
       [...state.absences.values()].filter((one) => one.standIn === person.name && one.untilMs > nowMs),
     );
     const standsFor = lent.flatMap(({ reviewer }) => people.find(tenant, reviewer) ?? []);
     const groups = people.find(tenant, person.name)?.groups ?? person.groups;
-    const reviewer: Reviewer = { name: person.name, groups, standsFor };
-    return { reviewer, nowMs, ...(once === undefined ? {} : { once }) };
+    return { name: person.name, groups, standsFor };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

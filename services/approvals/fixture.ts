@@ -12,6 +12,8 @@ export const alice = reviewer("alice", "leads");
 export const bob = reviewer("bob", "leads", "finance");
 export const carol = reviewer("carol", "leads");
 export const mallory = reviewer("mallory", "finance");
+/** Who may have given grants, as they are now. */
+export const givers: readonly Reviewer[] = [alice, bob, carol];
 
 export function reviewer(name: string, ...groups: string[]): Reviewer {
   return { name, groups, standsFor: [] };

@@ -17,7 +17,7 @@ import type { Caller, Client } from "../shared/rpc/types.ts";
 import { noEdits } from "./desk.ts";
 import { HASH, NOW_MS, TTL_MS, uuid } from "./fixture.ts";
 import { giveNotice } from "./notice.ts";
-import { NOBODY } from "./people.ts";
+import { NOBODY, type People } from "./people.ts";
 import { startApprovals } from "./service.ts";
 
 /** The service as its callers meet it, on a real journal. */
@@ -63,9 +63,13 @@ export async function openJournal(): Promise<Journal> {
   return journal;
 }
 
-export async function startReplica(journal: Journal, now: () => number = () => NOW_MS): Promise<Replica> {
+export async function startReplica(
+  journal: Journal,
+  now: () => number = () => NOW_MS,
+  people: People = NOBODY,
+): Promise<Replica> {
   const approvals = await startApprovals({
-    ...{ journal, now, log: silentLog, newId: uuidv7, people: NOBODY, checkEdit: noEdits },
+    ...{ journal, now, log: silentLog, newId: uuidv7, people, checkEdit: noEdits },
     notice: (notice) => giveNotice([], notice),
     loginLink: ({ name }) => ({ url: `https://page.example/${name}`, untilMs: now() + 1_000 }),
   });

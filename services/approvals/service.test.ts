@@ -3,6 +3,7 @@ import { describe, expect, test } from "vitest";
 import { ApprovalState } from "../../proto/interlock/v1/approvals_pb.ts";
 import { HASH, NOW_MS, OTHER_HASH, TTL_MS, uuid } from "./fixture.ts";
 import { MAX_LISTED } from "./list.ts";
+import { type Entry, NOBODY } from "./people.ts";
 import {
   type ApprovalInit,
   agent,
@@ -273,4 +274,27 @@ describe("tenants", () => {
     await replica.as(stranger).approve(yes);
     expect((await replica.as(alice).getApproval({ approvalId })).approval?.state).toBe(ApprovalState.PENDING);
   });
+});
+
+test("a yes given ahead counts for as long as its giver may still answer", async () => {
+  let now: Pick<Entry, "groups" | "roles"> | undefined = { groups: ["leads"], roles: ["reviewer"] };
+  const find = () => now && { tenant: "demo", name: "alice", ...now };
+  await using replica = await startReplica(await openJournal(), undefined, { ...NOBODY, find });
+  const next = async (n: number) => {
+    const { principal } = approvalOf();
+    const approval = approvalOf({ approvalId: uuid(n), principal, ref: { session: "s1", callId: uuid(n) } });
+    return (await replica.as(broker).requestApproval({ approval })).approval?.state;
+  };
+  await replica.as(broker).requestApproval({ approval: approvalOf() });
+  const grant = { uses: 9, duration: { seconds: 60n, nanos: 0 }, bounds: [] };
+  await replica.as(alice).approve({ ...yes, grant });
+  expect(await next(2)).toBe(ApprovalState.APPROVED);
+  now = { groups: ["interns"], roles: ["reviewer"] };
+  expect(await next(3)).toBe(ApprovalState.PENDING);
+  now = { groups: ["leads"], roles: ["operator"] };
+  expect(await next(4)).toBe(ApprovalState.PENDING);
+  now = undefined;
+  expect(await next(5)).toBe(ApprovalState.PENDING);
+  now = { groups: ["leads"], roles: ["reviewer"] };
+  expect(await next(6)).toBe(ApprovalState.APPROVED);
 });

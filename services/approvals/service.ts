@@ -68,10 +68,7 @@ function forServices(
     requestApproval: async (request, context) => {
       requireService(context.caller);
       const approval = parseApproval(request.approval, now());
-      const { tenant } = approval.binding.principal;
-      const { approvalId } = approval.binding;
-      const command = { kind: "request", approval, nowMs: now() } as const;
-      return { approval: toApproval(await desk.answer(tenant, command, approvalId, waitOf(context))) };
+      return { approval: toApproval(await desk.request(approval, waitOf(context))) };
     },
     cancelApproval: async (request, context) => {
       const by = requireService(context.caller);

@@ -26,7 +26,7 @@ const BUSY_MS = 5_000;
 export function webhookChannel(options: WebhookOptions): Channel {
   const { tenant, name, digestMs } = options;
   const send = (type: string, message: Message, more: object = {}) =>
-    post(options, type, bodyOf(message, options, more));
+    post(options, [type, ...keyOf(message), JSON.stringify(more)], type, bodyOf(message, options, more));
   return {
     name: `webhook:${name}`,
     ...{ tenant, digestMs },
@@ -37,16 +37,28 @@ export function webhookChannel(options: WebhookOptions): Channel {
     },
     remind: (message, times) => send("approval.reminder", message, { times }),
     digest: async (messages) => {
-      await post(options, "approval.digest", { approvals: messages.map((message) => bodyOf(message, options, {})) });
+      const approvals = messages.map((message) => bodyOf(message, options, {}));
+      await post(options, ["approval.digest", ...messages.flatMap(keyOf)], "approval.digest", { approvals });
       return `${DIGEST}sent`;
     },
     notice: ({ callId, principal, tool, reasons, rules }) =>
-      post(options, "call.notice", { call_id: callId, principal, tool, reasons, rules }, NOTICE_PATIENCE_MS),
+      post(
+        options,
+        ["call.notice", callId, name],
+        "call.notice",
+        { call_id: callId, principal, tool, reasons, rules },
+        NOTICE_PATIENCE_MS,
+      ),
   };
 }
 
 function happened({ ending }: Approval): string {
   return ending?.end ?? "changed";
+}
+
+/** What of an approval is told. */
+function keyOf({ approval }: Message): string[] {
+  return [approval.binding.approvalId, String(approval.version)];
 }
 
 function bodyOf({ approval, card, link, people }: Message, { loginLink }: WebhookOptions, more: object): object {
@@ -68,11 +80,17 @@ function bodyOf({ approval, card, link, people }: Message, { loginLink }: Webhoo
   };
 }
 
-async function post(options: WebhookOptions, type: string, data: object, patienceMs = PATIENCE_MS): Promise<void> {
-  const { url, secret, now } = options;
+/** `key` makes the message's id: what is sent again has it again, so that the other side knows it. */
+async function post(
+  { url, secret, now }: WebhookOptions,
+  key: readonly string[],
+  type: string,
+  data: object,
+  patienceMs = PATIENCE_MS,
+): Promise<void> {
   const nowMs = now();
   const body = JSON.stringify({ type, timestamp: new Date(nowMs).toISOString(), data });
-  const id = `msg_${createHmac("sha256", secret).update(body).digest("base64url").slice(0, 27)}`;
+  const id = `msg_${createHmac("sha256", secret).update(JSON.stringify(key)).digest("base64url").slice(0, 27)}`;
   const seconds = Math.floor(nowMs / 1_000);
   const signature = createHmac("sha256", secret).update(`${id}.${seconds}.${body}`).digest("base64");
   const response = await fetch(url, {
