@@ -9,12 +9,12 @@ const MODELS = {
   large: { input_per_million: 3_000_000, output_per_million: 15_000_000 },
 };
 
-function toolOf(price: object): Priced {
+function toolOf(price: object, egress: readonly string[] = ["api.example.com:443"]): Priced {
   const manifest = manifestSchema.parse({
     ...{ name: "llm.ask", version: "1.0.0", description: "Asks a model.", impact: "low" },
     ...{ arguments: { type: "object" }, sandbox: { kind: "builtin", name: "noop" } },
-    limits: { wall_ms: 2_500, output_bytes: 10_240 },
-    price,
+    limits: { wall_ms: 2_500, output_bytes: 10_240, egress_bytes: 10_000 },
+    ...{ price, egress },
   });
   return { manifest, models: MODELS };
 }
@@ -58,6 +58,8 @@ describe("what is held", () => {
     ],
     ["by time: the limit", { usd_micros: { per_second: 40 } }, {}, "1 calls, 100 usd_micros"],
     ["by bytes: the limit", { usd_micros: { per_kilobyte: 5 } }, {}, "1 calls, 50 usd_micros"],
+    ["by egress: the limit", { usd_micros: { per_egress: { units: 90 } } }, {}, "1 calls, 900000 usd_micros"],
+    ["by egress, rounded up", { usd_micros: { per_egress: { units: 9, per: 7_000 } } }, {}, "1 calls, 13 usd_micros"],
     [
       "by tokens: a text by its bytes",
       { usd_micros: { tokens: TOKENS } },
@@ -85,6 +87,12 @@ describe("what is held", () => {
   ];
   it.each(cases)("%s", (_name, price, args, expected) => {
     expect(text(estimateOf(toolOf(price), JSON.stringify(args)))).toBe(expected);
+  });
+
+  it("nothing for egress where there is no way out", () => {
+    expect(text(estimateOf(toolOf({ usd_micros: { fixed: 3, per_egress: { units: 90 } } }, []), "{}"))).toBe(
+      "1 calls, 3 usd_micros",
+    );
   });
 
   const BY_N = { usd_micros: { per_argument: [{ argument: "n", units: Number.MAX_SAFE_INTEGER }] } };
@@ -137,6 +145,21 @@ describe("what is charged", () => {
     ],
     ["time as measured", { usd_micros: { per_second: 40 } }, resultOf(1), "1 calls, 4 usd_micros"],
     ["bytes as measured", { usd_micros: { per_kilobyte: 5 } }, resultOf(1), "1 calls, 10 usd_micros"],
+    ["egress as measured", { egress_bytes: 9_000 }, resultOf(1, { egressBytes: 1_234 }), "1 calls, 1234 egress_bytes"],
+    ["no egress", { egress_bytes: 9_000 }, resultOf(1), "1 calls, 0 egress_bytes"],
+    [
+      "more egress than was held",
+      { egress_bytes: 9_000 },
+      resultOf(1, { egressBytes: 9_001 }),
+      "1 calls, 9001 egress_bytes",
+    ],
+    ["a lost run's egress: the estimate", { egress_bytes: 9_000 }, undefined, "1 calls, 9000 egress_bytes"],
+    [
+      "by egress as measured",
+      { usd_micros: { fixed: 1, per_egress: { units: 2, per: 1_000 } } },
+      resultOf(1, { egressBytes: 1_501 }),
+      "1 calls, 5 usd_micros",
+    ],
     [
       "time as estimated, where that is believed",
       { usd_micros: { per_second: 40, believe: "estimate" } },

@@ -6,7 +6,7 @@ import type { Amount, RunResult } from "./model.ts";
 
 /** What a call is expected to cost, and what it did. Pure; amounts are whole units below 2^53. */
 
-export type Priced = { readonly manifest: Pick<Manifest, "price" | "limits">; readonly models: Models };
+export type Priced = { readonly manifest: Pick<Manifest, "price" | "limits" | "egress">; readonly models: Models };
 
 /** The parts of a price that no argument changes: what a list of tools shows. */
 export function listedPrice({ manifest }: Priced): Amount[] {
@@ -18,12 +18,13 @@ export function listedPrice({ manifest }: Priced): Amount[] {
  * @throws RpcError INVALID_ARGUMENT MODEL_UNPRICED, PRICE_ARGUMENT_INVALID, or OUT_OF_RANGE PRICE_TOO_LARGE.
  */
 export function estimateOf(tool: Priced, argumentsJson: string): Amount[] {
-  const { price, limits } = tool.manifest;
+  const { price, limits, egress } = tool.manifest;
   if (Object.values(price).every((rule) => typeof rule === "number")) return listedPrice(tool);
   const args = JSON.parse(argumentsJson) as JsonObject;
   return amountsOf(price, (rule, unit) => {
     if (typeof rule === "number") return BigInt(rule);
-    const by = { wallMs: limits.wall_ms, outputBytes: limits.output_bytes };
+    const egressBytes = egress.length === 0 ? 0 : limits.egress_bytes; // without a rule there is no way out
+    const by = { wallMs: limits.wall_ms, outputBytes: limits.output_bytes, egressBytes };
     return staticPart(rule, args) + measuredPart(rule, by) + tokensPart(tool, rule, unit, estimatedTokens(rule, args));
   });
 }
@@ -43,11 +44,17 @@ export function actualOf(
   return estimate.map(({ unit, value }) => {
     const rule = tool.manifest.price[unit];
     if (rule === undefined || typeof rule === "number") {
-      return { unit, value: unit === "cpu_ms" ? result.usage.cpuMs : value };
+      return { unit, value: measuredUnit(unit, result.usage) ?? value };
     }
     const actual = actualValue(tool, rule, { unit, argumentsJson, estimate: value, result, report });
     return { unit, value: actual };
   });
+}
+
+/** What the runner measures in the unit itself. */
+function measuredUnit(unit: string, { cpuMs, egressBytes = 0 }: RunResult["usage"]): number | undefined {
+  if (unit === "cpu_ms") return cpuMs;
+  return unit === "egress_bytes" ? egressBytes : undefined;
 }
 
 type Known = {
@@ -98,9 +105,13 @@ function staticPart({ fixed, per_argument: perArgument }: PriceRule, args: JsonO
   return sum;
 }
 
-function measuredPart(rule: PriceRule, by: { readonly wallMs: number; readonly outputBytes: number }): bigint {
-  const time = dividedUp(BigInt(Math.ceil(by.wallMs)) * BigInt(rule.per_second), 1_000n);
-  return time + dividedUp(BigInt(Math.ceil(by.outputBytes)) * BigInt(rule.per_kilobyte), 1_024n);
+type Measured = Pick<RunResult["usage"], "wallMs" | "outputBytes" | "egressBytes">;
+
+function measuredPart(rule: PriceRule, { wallMs, outputBytes, egressBytes = 0 }: Measured): bigint {
+  const time = dividedUp(BigInt(Math.ceil(wallMs)) * BigInt(rule.per_second), 1_000n);
+  const output = dividedUp(BigInt(Math.ceil(outputBytes)) * BigInt(rule.per_kilobyte), 1_024n);
+  const { units, per } = rule.per_egress ?? { units: 0, per: 1 };
+  return time + output + dividedUp(BigInt(Math.ceil(egressBytes)) * BigInt(units), BigInt(per));
 }
 
 type Tokens = { readonly model: string; readonly input: bigint; readonly output: bigint };

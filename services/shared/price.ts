@@ -45,6 +45,13 @@ export const priceRule = z.strictObject({
     .default([]),
   per_second: whole.default(0).describe("of wall time; estimated by limits.wall_ms"),
   per_kilobyte: whole.default(0).describe("1,024 bytes of output; estimated by limits.output_bytes"),
+  per_egress: z
+    .strictObject({
+      units: whole.describe("for each `per` of them"),
+      per: z.int().min(1).max(1_000_000_000).default(1),
+    })
+    .optional()
+    .describe("bytes through the egress proxy, both ways together; estimated by limits.egress_bytes"),
   tokens: tokens.optional().describe("by the price list of models; in the unit `tokens` they are counted themselves"),
   believe: z.enum(BELIEVE).default("measured").describe("reported: the tool's own word; only for tools you trust"),
 });

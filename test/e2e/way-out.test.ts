@@ -32,7 +32,12 @@ async function open(rule: string, script = ASK_BOTH, obligations = "") {
   for (const name of ["policies/tools", "secrets"]) mkdirSync(join(folder, name), { recursive: true });
   cpSync("policies/model.conf", join(folder, "policies/model.conf"));
   writeFileSync(join(folder, "policies/policy.csv"), `p, demo, *, *, allow, true, A test's., ${obligations}\n`);
-  writeFileSync(join(folder, "policies/budgets.yaml"), "budgets: []\n");
+  const total = { tenant: "demo", scope: "tenant", limit: 1_000_000 };
+  const budgets = [
+    { name: "bytes-out", unit: "egress_bytes", ...total },
+    { name: "money", unit: "usd_micros", ...total },
+  ];
+  writeFileSync(join(folder, "policies/budgets.yaml"), stringify({ budgets }));
   writeFileSync(join(folder, "secrets/token"), TOKEN);
   const manifest = {
     ...{ name: "t.fetch", version: "1.0.0", description: "A test's.", impact: "low", arguments: { type: "object" } },
@@ -42,6 +47,8 @@ async function open(rule: string, script = ASK_BOTH, obligations = "") {
       command: ["bash", "-c", script],
     },
     egress: [rule],
+    limits: { egress_bytes: 100_000 },
+    price: { egress_bytes: 100_000, usd_micros: { fixed: 7, per_egress: { units: 3, per: 1_000 } } },
     secrets: [{ ref: "secret://file/token", to: { kind: "header", rule, name: "Authorization", format: "Bearer {}" } }],
   };
   writeFileSync(join(folder, "policies/tools/t.fetch.yaml"), stringify(manifest));
@@ -95,6 +102,20 @@ describe.skipIf(skipped !== "")(`a tool with a way out ${skipped}`, () => {
     expect(JSON.stringify(read, (_, value) => (typeof value === "bigint" ? String(value) : value))).not.toContain(
       TOKEN,
     );
+  });
+
+  test("is charged for the bytes that went through it, as the runner measured them", async () => {
+    const { config } = await open("api.example.com:80");
+    await using running = await startEmbedded({ config });
+    await using clients = connectTo(running);
+    const { call } = await clients.agent.execute({ session: "s1", tool: "t.fetch", argumentsJson: "{}" });
+    const bytes = call?.result?.usage?.egressBytes ?? 0n;
+    expect(bytes).toBeGreaterThan(0n);
+    const { budgets } = await clients.money.listBudgets({});
+    expect(budgets.map(({ name, held, spent }) => ({ name, held, spent }))).toEqual([
+      { name: "bytes-out", held: 0n, spent: bytes },
+      { name: "money", held: 0n, spent: 7n + (bytes * 3n + 999n) / 1_000n },
+    ]);
   });
 
   test("is not there at all when its rule is too wide: Interlock does not start, and says why", async () => {
