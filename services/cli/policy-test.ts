@@ -1,5 +1,6 @@
 import { watch } from "node:fs";
-import { writeFile } from "node:fs/promises";
+import { readdir, writeFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import { setTimeout } from "node:timers/promises";
 import { type Command, InvalidArgumentError } from "commander";
 import type { Coverage } from "../pdp/coverage.ts";
@@ -115,7 +116,9 @@ function share(part: number, whole: number): number {
 /** A moment for an editor to finish writing. */
 const SETTLE_MS = 100;
 
+/** @throws FileProblems once the folder is not there: then there is nothing to wait for. */
 async function watchTests(folder: string, flags: TestFlags, json: boolean): Promise<void> {
+  const written = flags.junit === undefined ? undefined : resolve(flags.junit);
   const once = async (): Promise<void> => {
     try {
       await report(await run(folder), flags, json);
@@ -124,8 +127,11 @@ async function watchTests(folder: string, flags: TestFlags, json: boolean): Prom
       for (const problem of error.problems) console.log(printable(formatProblem(problem)));
     }
   };
+  await needFolder(folder);
   let changed = Promise.withResolvers<void>();
-  const watcher = watch(folder, { recursive: true }, () => changed.resolve());
+  const watcher = watch(folder, { recursive: true }, (_, name) => {
+    if (name === null || resolve(folder, name) !== written) changed.resolve();
+  });
   process.once("SIGINT", () => {
     watcher.close();
     process.exit(EXIT.ok);
@@ -136,5 +142,13 @@ async function watchTests(folder: string, flags: TestFlags, json: boolean): Prom
     if (!json) console.log(`Watching ${folder}; interrupt to end.`);
     await changed.promise;
     await setTimeout(SETTLE_MS);
+    await needFolder(folder);
   }
+}
+
+async function needFolder(folder: string): Promise<void> {
+  await readdir(folder).catch(({ code }: NodeJS.ErrnoException) => {
+    const message = `The directory cannot be read (${code}); give the one that holds model.conf.`;
+    throw new FileProblems([{ file: folder, line: undefined, field: "", message }]);
+  });
 }
