@@ -30,14 +30,17 @@ export type Tool = {
 /** `path` as `passengers[0].name`, empty for the whole. */
 export type ArgumentProblem = { readonly path: string; readonly message: string };
 
-/** @throws FileProblems naming every file, line and field that is wrong. */
-export function loadCatalog(directory: string): Catalog {
+/**
+ * `units`: those that a price may be in; undefined when they are not known, and then the ledger refuses the others.
+ * @throws FileProblems naming every file, line and field that is wrong.
+ */
+export function loadCatalog(directory: string, units?: readonly string[]): Catalog {
   const problems: FileProblem[] = [];
   const models = loadModels(join(dirname(directory), "prices.yaml"), problems);
   const tools = new Map<string, Tool>();
   for (const file of manifestFiles(directory)) {
     try {
-      const tool = loadTool(file, models);
+      const tool = loadTool(file, models, units);
       const { name } = tool.manifest;
       if (tools.has(name))
         problems.push({ file, line: 1, field: "name", message: `${name} is in another file too; keep one.` });
@@ -75,7 +78,7 @@ function loadModels(file: string, problems: FileProblem[]): Models {
   }
 }
 
-function loadTool(file: string, models: Models): Tool {
+function loadTool(file: string, models: Models, units: readonly string[] | undefined): Tool {
   const { value: written, lineOf } = readYaml(file, manifestSchema);
   const problem = (path: readonly string[], message: string): FileProblems =>
     new FileProblems([{ file, line: lineOf(path), field: path.join("."), message }]);
@@ -84,6 +87,9 @@ function loadTool(file: string, models: Models): Tool {
     throw problem(["arguments"], "Set type: object; the arguments of a call are one JSON object.");
   }
   for (const [unit, rule] of Object.entries(manifest.price)) {
+    if (units?.includes(unit) === false) {
+      throw problem(["price", unit], `There is no such unit; use ${units.join(", ")}, or declare it in budgets.yaml.`);
+    }
     if (typeof rule === "number" || rule.tokens === undefined) continue;
     if (unit !== "tokens" && Object.keys(models).length === 0) {
       throw problem(

@@ -38,8 +38,8 @@ function addCheck(policy: Command): void {
         }
       };
       const rules = await gather(() => loadPolicy(folder));
-      const catalog = await gather(() => loadCatalog(`${folder}/tools`));
       const budgets = await gather(() => loadBudgets(`${folder}/budgets.yaml`));
+      const catalog = await gather(() => loadCatalog(`${folder}/tools`, budgets?.units));
       const tools = catalog?.list().map(({ manifest }) => manifest);
       const found = rules === undefined ? [] : await checkPolicy(rules, tools);
       const placed = found.map((finding) => ({ ...finding, file: `${folder}/${finding.file}` }));

@@ -22,6 +22,8 @@ export type Budgets = {
   /** How many there are, of all tenants. */
   readonly size: number;
   readonly tenants: readonly string[];
+  /** Every unit that a price may be in: those that need no declaration and the file's own. */
+  readonly units: readonly string[];
   /** Also of a tenant without any: its revision says that there are none. */
   readonly ofTenant: (tenant: string) => TenantBudgets;
 };
@@ -123,6 +125,7 @@ function toBudgets(file: string, yaml: Parsed): Budgets {
   return {
     size: budgets.length,
     tenants,
+    units: [...UNITS, ...Object.keys(units)],
     ofTenant: (tenant) => tenantBudgets(tenant, Object.keys(units), (byTenant.get(tenant) ?? []).map(toRule)),
   };
 }

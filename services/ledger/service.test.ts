@@ -27,6 +27,7 @@ const BUDGETS = [
 ];
 const budgetsOf = (rules: readonly Rule[]): Budgets => ({
   size: rules.length,
+  units: [],
   tenants: ["shop"],
   ofTenant: (tenant) => tenantBudgets(tenant, [], tenant === "shop" ? rules : []),
 });

@@ -229,6 +229,22 @@ describe.concurrent("a command", { timeout: 60_000 }, () => {
     expectDecent(said);
   });
 
+  it("names the line of a price in a unit that nobody declared, and takes it once it is declared", async () => {
+    const folder = join(scratch, "units");
+    cpSync("policies", folder, { recursive: true, dereference: true });
+    const manifest = readFileSync(join(folder, "tools/math.compute.yaml"), "utf8");
+    writeFileSync(join(folder, "tools/math.compute.yaml"), manifest.replace(/^price:\n/m, "price:\n  pages: 3\n"));
+    const said = await interlock(["policy", "check", folder]);
+    expect([said.code, said.stderr]).toEqual([
+      2,
+      expect.stringMatching(/math\.compute\.yaml:\d+: price\.pages: There is no such unit; use usd_micros, /),
+    ]);
+    expectDecent(said);
+    const budgets = readFileSync(join(folder, "budgets.yaml"), "utf8");
+    writeFileSync(join(folder, "budgets.yaml"), `units: { pages: pages rendered }\n${budgets}`);
+    expect(await interlock(["policy", "check", folder])).toMatchObject({ code: 0, stderr: "" });
+  });
+
   it("prints records one JSON line each", async () => {
     const { stdout } = await here("--json", "audit", "tail", "--no-follow");
     const records = stdout
