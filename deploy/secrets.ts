@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { stringify } from "yaml";
 import { SERVICE_NAMES, type ServiceName } from "../services/interlock.ts";
 import { type ConfigInput, configSchema } from "../services/shared/config.ts";
-import { initialiseState } from "../services/shared/state-dir.ts";
+import { initialiseState, readKeys } from "../services/shared/state-dir.ts";
 
 /** What each service of compose.yaml is given; see secrets.sh. */
 
@@ -35,6 +35,17 @@ function configOf(name: ServiceName): ConfigInput {
     keys: join(MOUNTED, "keys.yaml"),
     nats: { url: "nats://nats:4222", ...natsLogin(name), password_file: join(MOUNTED, "nats-password") },
     ...(name === "broker" ? { signing_key: join(MOUNTED, "signing.pem") } : {}),
+    ...(name === "approvals"
+      ? {
+          approvals: {
+            listen: "0.0.0.0:7444",
+            // Where compose.yaml publishes it.
+            public_url: `http://127.0.0.1:${process.env["INTERLOCK_PAGE_PORT"] ?? "7444"}`,
+            people: join(MOUNTED, "people.yaml"),
+            page_key: join(MOUNTED, "page.key"),
+          },
+        }
+      : {}),
     ...(name === "runner"
       ? {
           trusted_keys: [join(MOUNTED, "signing.pub.pem")],
@@ -47,7 +58,8 @@ function configOf(name: ServiceName): ConfigInput {
 
 function writeSecrets(dir: string): void {
   const made = join(dir, "made");
-  initialiseState(configSchema.parse({ state: made }));
+  const whole = configSchema.parse({ state: made });
+  initialiseState(whole);
   const passwords = newPasswords();
   for (const name of SERVICE_NAMES) {
     const folder = join(dir, name);
@@ -59,6 +71,14 @@ function writeSecrets(dir: string): void {
     else writeFileSync(join(folder, "keys.yaml"), stringify({ keys: [] }));
   }
   copyFileSync(join(made, "signing.pem"), join(dir, "broker", "signing.pem"));
+  copyFileSync(join(made, "page.key"), join(dir, "approvals", "page.key"));
+  // Who may log in to the page, and their groups; without their keys.
+  const people = readKeys(whole).flatMap((key) => {
+    if (key.kind !== "person") return [];
+    const { tenant, name, groups, roles } = key;
+    return [{ tenant, name, groups: [...groups], roles: [...roles] }];
+  });
+  writeFileSync(join(dir, "approvals", "people.yaml"), stringify({ people }));
   for (const place of ["runner", "."]) copyFileSync(join(made, "signing.pub.pem"), join(dir, place, "signing.pub.pem"));
   copyFileSync(join(made, "credentials.yaml"), join(dir, "credentials.yaml"));
   mkdirSync(join(dir, "nats"));

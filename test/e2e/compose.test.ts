@@ -19,10 +19,16 @@ const DEPLOY = join(import.meta.dirname, "../../deploy");
 const run = promisify(execFile);
 
 /** Who signs, and who checks what was signed. */
-const KEYS = { pdp: [], ledger: [], approvals: [], runner: ["signing.pub.pem"], broker: ["signing.pem"] };
+const KEYS = {
+  pdp: [],
+  ledger: [],
+  approvals: ["page.key", "people.yaml"],
+  runner: ["signing.pub.pem"],
+  broker: ["signing.pem"],
+};
 
 type Deployed = AsyncDisposable &
-  Pick<Running, "address" | "keys"> & {
+  Pick<Running, "address" | "keys" | "page"> & {
     /** What a command says inside a service's container. */
     inside(service: string, command: string[]): Promise<string>;
   };
@@ -41,6 +47,7 @@ async function deploy(): Promise<Deployed> {
       .withEnvironment({
         SECRETS_DIR: secrets,
         INTERLOCK_PORT: "0",
+        INTERLOCK_PAGE_PORT: "0",
         DOCKER_GID: String(statSync("/var/run/docker.sock").gid),
         // The client starts with nothing but this environment.
         PATH: process.env["PATH"] ?? "",
@@ -54,6 +61,7 @@ async function deploy(): Promise<Deployed> {
     const keyOf = (name: string) => credentials[name] ?? "";
     return {
       address: `127.0.0.1:${up.getContainer(`${project}_broker_1`).getMappedPort(7443)}`,
+      page: `127.0.0.1:${up.getContainer(`${project}_approvals_1`).getMappedPort(7444)}`,
       keys: { agent: keyOf("demo-agent"), reviewer: keyOf("alice"), operator: keyOf("operator") },
       inside: async (service, command) => {
         const { output } = await up.getContainer(`${project}_${service}_1`).exec(command);
@@ -65,6 +73,17 @@ async function deploy(): Promise<Deployed> {
     await stack.disposeAsync();
     throw error;
   }
+}
+
+/** The first page of whoever has this login link. It names the port of compose.yaml, and here that is another. */
+async function inboxOf(page: string, link: string): Promise<string> {
+  const login = new URL(link);
+  expect(login.host).toBe("127.0.0.1:7444");
+  const body = new URLSearchParams({ t: login.searchParams.get("t") ?? "" });
+  const entered = await fetch(`http://${page}/login/link`, { method: "POST", body, redirect: "manual" });
+  expect(entered.status).toBe(303);
+  const cookie = entered.headers.getSetCookie()[0]?.split(";")[0] ?? "";
+  return await (await fetch(`http://${page}/`, { headers: { cookie } })).text();
 }
 
 describe("five containers over NATS", () => {
@@ -80,6 +99,9 @@ describe("five containers over NATS", () => {
     await eventually(
       () => heldOf(clients),
       (held) => Object.keys(held).length === 0,
+    );
+    expect(await inboxOf(deployed.page, (await clients.reviewer.createLoginLink({})).url)).toContain(
+      "Nothing waits for you",
     );
     const probe =
       "id -u; touch /opt/interlock/x 2>&1 | grep -o 'Read-only'; grep -h CapEff /proc/self/status; ls /etc/interlock";
