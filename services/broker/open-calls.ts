@@ -92,8 +92,10 @@ export class OpenCalls implements AsyncDisposable {
       this.#open.delete(callId);
       return; // its own work tells who waits
     }
-    if (kind === "admitted" && pipeline.live.has(callId)) this.#mine.add(callId);
-    this.#apply(eventOf(record), record);
+    const event = eventOf(record);
+    // By this attempt, that is: another broker may have been faster, and then nobody here tells of its end.
+    if (event.kind === "admitted" && pipeline.live.get(callId)?.attempt === event.attempt) this.#mine.add(callId);
+    this.#apply(event, record);
     waiters.notify(callId);
   }
 

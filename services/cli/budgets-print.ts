@@ -61,10 +61,10 @@ function orNobody(text: string): string {
   return text === "" ? "-" : text;
 }
 
-/** RFC 4180. No value has a comma or a quote: they are names, days and whole numbers. */
+/** Comma-separated, with Unix line ends for a terminal. No value has a comma or a quote: they are names, days and whole numbers. */
 export function statementCsv(by: readonly string[], lines: readonly StatementLine[]): string {
   const rows = lines.map(({ of, unit, commits, estimated, actual }) => [...of, unit, commits, estimated, actual]);
-  return [[...by, "unit", "calls", "estimated", "actual"], ...rows].map((row) => row.join(",")).join("\r\n");
+  return [[...by, "unit", "calls", "estimated", "actual"], ...rows].map((row) => row.join(",")).join("\n");
 }
 
 export function signalText(signal: WatchSignalsResponse): string {

@@ -280,7 +280,7 @@ it("takes an approval from the question to the end", async () => {
   const call = JSON.parse(asked.stdout) as { ref: { session: string; callId: string }; approvalId: string };
   const shown = await here("approvals", "show", call.approvalId);
   expect(shown.stdout).toMatch(/^state +pending$/m);
-  expect(shown.stdout).toContain('"order_id": "ord-1001"');
+  expect(shown.stdout).toMatch(/^order_id +“ord-1001”$/m);
   expect((await here("approvals", "approve", call.approvalId, "--comment", "Fine.")).stdout).toMatch(/alice approved/);
   const watched = await here("watch", `${call.ref.session}/${call.ref.callId}`);
   expect([watched.code, watched.stdout]).toEqual([0, expect.stringContaining("succeeded")]);
