@@ -166,7 +166,6 @@ describe("a program", () => {
     ["before it returns", hoard],
     ["after it has let go, in a promise's turn", `await null; ${hoard}`],
     ["after it has let go, in a timer's turn", `await new Promise((then) => setTimeout(then, 20)); ${hoard}`],
-    ["in a timer that nobody waits for", `setTimeout(() => { ${hoard} }, 20); await new Promise(() => {});`],
     ["in what turns its result into text", `return { toJSON() { ${hoard} } };`],
   ];
   it.each(late)("that uses up its memory %s ends so, and the next has a worker", async (_, code) => {
