@@ -296,10 +296,15 @@ export async function openBackends(
   },
 ): Promise<readonly Backend[]> {
   const { id: runnerId, isolates, containers, builtins } = config.runner;
-  const backends: Backend[] = [await openIsolateBackend({ workers: isolates, log: options.log })];
+  const { log, now } = options;
+  const { secrets, egress } = reachOf(config);
+  const backends: Backend[] = [
+    await openIsolateBackend({ workers: isolates, log, secrets, egress: { ...egress, now } }),
+  ];
   if (containers !== "off") {
     const lockFile = join(import.meta.dirname, "../sandbox-images/images.lock.json");
-    const opened = await openContainerBackend({ runnerId, lockFile, ...options, ...containerOptions(config) });
+    const { warm_containers: warm, isolation } = config.runner;
+    const opened = await openContainerBackend({ runnerId, lockFile, warm, isolation, secrets, egress, ...options });
     backends.push(opened);
     if (containers === "required") await requireAvailable(opened, backends);
   }
@@ -307,11 +312,11 @@ export async function openBackends(
   return backends;
 }
 
-function containerOptions({ runner }: Config) {
-  const { warm_containers: warm, isolation, secrets, egress } = runner;
+/** What sandboxes are lent, and where they may find it. */
+function reachOf({ runner }: Config) {
+  const { secrets, egress } = runner;
   const { directory, vault } = secrets;
   return {
-    ...{ warm, isolation },
     secrets: {
       env: envSecrets(process.env),
       ...(directory === undefined ? {} : { file: fileSecrets(directory) }),

@@ -77,9 +77,16 @@ export class Calls {
       ...(waits ? {} : { asksNobody: true }),
     };
     const waitMs = waits ? parent.tool.manifest.limits.wall_ms : 0;
-    const view = await this.execute(begun, io, waitMs);
-    if (view.progress.kind === "ended") return view;
-    return await this.cancel(placeOf(principal, view.call.callId), "Its program has waited as long as it may.");
+    const place = placeOf(principal, begun.call.callId);
+    try {
+      const view = await this.execute(begun, io, waitMs);
+      if (view.progress.kind === "ended") return view;
+    } catch (error) {
+      // Nobody is asked any longer for a program that has ended.
+      if (signal.aborted) await this.cancel(place, "Its program has ended.").catch(() => {}); // it may not have begun
+      throw error;
+    }
+    return await this.cancel(place, "Its program has waited as long as it may.");
   }
 
   /** The call that people were asked about, once it has ended. */

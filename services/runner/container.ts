@@ -5,7 +5,7 @@ import Docker from "dockerode";
 import type { Log } from "../shared/log.ts";
 import type { SandboxSpec } from "../shared/manifest.ts";
 import type { Backend, Capability, RunIo, RunResult, RunSpec } from "./backend.ts";
-import { type CallSecrets, resolveSecrets } from "./container/call-secrets.ts";
+import { type CallSecrets, resolveSecrets } from "./call-secrets.ts";
 import { type CgroupRoot, openCgroupRoot } from "./container/cgroup.ts";
 import {
   type ContainerClass,
@@ -30,8 +30,9 @@ import { operationResult, resultOf } from "./container/result.ts";
 import { runProgram, unstarted } from "./container/run.ts";
 import type { Sandbox } from "./container/sandbox.ts";
 import { Sessions, sessionKey } from "./container/sessions.ts";
-import { openWayOut, WAY_OUT_ENV, type WayOutOptions } from "./container/way-out.ts";
+import { openWayOut, WAY_OUT_ENV } from "./container/way-out.ts";
 import { resolver } from "./egress/addresses.ts";
+import type { WayOutOptions } from "./egress/proxy.ts";
 import type { SecretProviders } from "./secrets.ts";
 
 export type ContainerOptions = {

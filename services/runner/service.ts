@@ -134,8 +134,8 @@ class Runs implements AsyncDisposable {
       const message = `This runner does not run tools of kind ${kind}; enable them in its configuration or use another.`;
       throw new RpcError({ code: "FAILED_PRECONDITION", reason: "SANDBOX_UNAVAILABLE", message });
     }
-    if (spec.egress.length > 0 && kind !== "container") {
-      const message = `${spec.tool} may reach ${spec.egress.map(formatEgressRule).join(", ")}, and a tool of kind ${kind} has no way out; use a container, or remove egress from its manifest.`;
+    if (spec.egress.length > 0 && kind === "builtin") {
+      const message = `${spec.tool} may reach ${spec.egress.map(formatEgressRule).join(", ")}, and a tool of kind ${kind} has no way out; use another kind, or remove egress from its manifest.`;
       throw new RpcError({ code: "FAILED_PRECONDITION", reason: "EGRESS_UNSUPPORTED", field: "egress", message });
     }
     return backend;

@@ -28,7 +28,7 @@ export type ParsedRule =
   | { readonly kind: "rule"; readonly rule: EgressRule }
   | { readonly kind: "refused"; readonly why: string };
 
-const METHODS: readonly string[] = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
+export const METHODS: readonly string[] = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
 const RULE = /^(?:([^ ]*) )?([^ /:]*)(?::([^ /]*))?(\/[^ ]*)?$/;
 const FORM = "write it as `[METHOD,... ]host:port[/path]`, e.g. `GET api.example.com:443/v1/*`";
 

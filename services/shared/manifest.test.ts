@@ -49,10 +49,16 @@ const BAD: [what: string, change: object, where: string, why: RegExp][] = [
   ["a secret in the sandbox's own variable", secret({ kind: "env", name: "HTTPS_PROXY" }), "secrets.0.to.name", /own/],
   ["a secret that preloads code", secret({ kind: "env", name: "LD_PRELOAD" }), "secrets.0.to.name", /own/],
   [
-    "a secret for an isolate",
+    "a variable for an isolate, which has none",
     { ...secret({ kind: "env", name: "X" }), sandbox: { kind: "isolate", code: "return 1" } },
+    "secrets.0.to.kind",
+    /variables/,
+  ],
+  [
+    "a secret for a builtin",
+    { ...secret({ kind: "env", name: "X" }), sandbox: { kind: "builtin", name: "noop" } },
     "secrets",
-    /container/,
+    /builtin/,
   ],
 ];
 describe("a manifest of a container", () => {

@@ -202,10 +202,13 @@ export const manifestSchema = z
   .superRefine(({ secrets, egress, sandbox }, context) => {
     for (const [index, { to }] of secrets.entries()) {
       const at = (field: string): (string | number)[] => ["secrets", index, "to", field];
-      if (sandbox.kind !== "container") {
-        context.addIssue({ code: "custom", path: ["secrets"], message: "only a tool in a container takes secrets" });
+      if (sandbox.kind === "builtin") {
+        context.addIssue({ code: "custom", path: ["secrets"], message: "a builtin takes no secrets" });
       } else if (to.kind === "env") {
-        if (RESERVED.test(to.name)) {
+        if (sandbox.kind !== "container") {
+          const message = "only a container has variables; put it into a header or the query";
+          context.addIssue({ code: "custom", path: at("kind"), message });
+        } else if (RESERVED.test(to.name)) {
           context.addIssue({
             code: "custom",
             path: at("name"),

@@ -4,7 +4,9 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { ApprovalsService } from "../../proto/interlock/v1/approvals_pb.ts";
 import { BrokerService, type Call, CallState } from "../../proto/interlock/v1/broker_pb.ts";
+import type { CallRef } from "../../proto/interlock/v1/types_pb.ts";
 import { openGrpcChannel } from "../../services/shared/rpc/grpc-client.ts";
+import type { Client } from "../../services/shared/rpc/types.ts";
 import { type Running, startEmbedded, startOverNats } from "../support/interlock.ts";
 
 /** Programs that call tools, through every stage of the pipeline, embedded and over NATS. */
@@ -13,6 +15,7 @@ const POLICY = `
 p, demo, *, code.*, allow, true, Anyone may run programs.
 p, demo, *, t.echo, allow, true, Anyone may echo.
 p, demo, *, t.deep, allow, true, Anyone may go deeper.
+p, demo, *, t.long, allow, true, Anyone may wait for somebody.
 p, demo, *, t.slow, allow, true, Anyone may wait.
 p, demo, *, t.dear, allow, true, Anyone may spend.
 p, demo, *, t.fails, allow, true, Anyone may fail.
@@ -29,6 +32,8 @@ const TOOLS: Readonly<Record<string, string>> = {
   "t.echo": "sandbox: { kind: isolate, code: return input }",
   "t.deep": "sandbox: { kind: isolate, code: 'return await tools.t.echo({ from: \"deep\" })', calls: [t.echo] }",
   "t.slow": "sandbox: { kind: isolate, code: 'await new Promise(() => {})' }",
+  "t.long":
+    "sandbox: { kind: isolate, code: 'return await tools.t.ask({ why: \"long\" })', calls: [t.ask], nested_approval: wait }",
   "t.dear": "price: { usd_micros: 400 }\nsandbox: { kind: isolate, code: return 1 }",
   "t.fails": "sandbox: { kind: isolate, code: throw new Error('as it does') }",
   "t.ask": "sandbox: { kind: isolate, code: return 'done' }",
@@ -42,7 +47,7 @@ function writePolicies(): string {
   writeFileSync(join(folder, "policy.csv"), POLICY);
   writeFileSync(join(folder, "budgets.yaml"), BUDGETS);
   for (const [name, more] of Object.entries(TOOLS)) {
-    const limits = name === "t.slow" || name === "code.wait" ? 60_000 : 20_000;
+    const limits = ["t.slow", "t.long", "code.wait"].includes(name) ? 60_000 : 20_000;
     const head = `name: ${name}\nversion: 1.0.0\ndescription: Of a test.\nimpact: low\narguments: { type: object }`;
     writeFileSync(
       join(folder, "tools", `${name}.yaml`),
@@ -168,6 +173,11 @@ describe.each([
     for (const call of calls) expect(resultOf(call)).toEqual(Array.from({ length: 30 }, (_, i) => i));
   });
 
+  it("that is cancelled takes the calls it made with it, running or waiting for people, at every level", async () => {
+    const going = run("return await tools.t.long({})", "code.wait");
+    await cancelFromAbove(channel.client(BrokerService), people.client(ApprovalsService), going);
+  });
+
   it("may wait for people where its manifest lets it, and gets the value once they have said yes", async () => {
     const going = run("return await tools.t.ask({ why: 'asked' })", "code.wait");
     const approvals = people.client(ApprovalsService);
@@ -178,3 +188,27 @@ describe.each([
     expect(resultOf(await going)).toBe("done");
   });
 });
+
+/** Cancels a call whose program waits for a tool whose program waits for a person. */
+async function cancelFromAbove(
+  broker: Client<typeof BrokerService>,
+  approvals: Client<typeof ApprovalsService>,
+  going: Promise<Call>,
+): Promise<void> {
+  const open = async () => (await approvals.listApprovals({})).approvals.find(({ tool }) => tool === "t.ask");
+  await expect.poll(open, { timeout: 10_000 }).toBeDefined();
+  const get = async (ref: CallRef | undefined) => (await broker.get(ref === undefined ? {} : { ref })).call;
+  const asking = await get((await open())?.ref);
+  const long = await get(asking?.parent);
+  const outer = await get(long?.parent);
+  expect([asking?.state, long?.state, outer?.state, outer?.tool]).toEqual([
+    ...[CallState.PENDING_APPROVAL, CallState.RUNNING, CallState.RUNNING],
+    "code.wait",
+  ]);
+  await broker.cancel({ ...(outer?.ref && { ref: outer.ref }), reason: "Enough." });
+  expect((await going).state).toBe(CallState.CANCELLED);
+  // Each has ended before the one that made it.
+  const after = await Promise.all([asking, long].map(async (each) => (await get(each?.ref))?.state));
+  expect(after).toEqual([CallState.CANCELLED, CallState.CANCELLED]);
+  await expect.poll(open).toBeUndefined();
+}

@@ -24,6 +24,7 @@ const heading = z.strictObject({
   limits: z.strictObject({ wallMs: z.int().optional(), cpuMs: z.int().optional() }).optional(),
   calls: z.array(z.string()).optional(),
   jit: z.boolean().optional(),
+  egress: z.array(z.string()).optional(),
 });
 
 const FOLDER = join(import.meta.dirname, "scripts");
@@ -46,8 +47,9 @@ it("there are at least 60 of them", () => {
 const FINE = { sandbox: { code: "return input.n * 2" } };
 
 it.each(scripts)("$name", { timeout: 60_000 }, async (script) => {
-  const { code, calls, jit, limits = {} } = script;
+  const { code, calls, jit, egress = [], limits = {} } = script;
   const tool = {
+    egress,
     sandbox: { code, ...(calls && { calls }), ...(jit && { jit }) },
     limits: {
       wall_ms: limits.wallMs ?? 30_000,

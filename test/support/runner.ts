@@ -15,6 +15,7 @@ import { newSigningKeyPem, type SignedBytes, signerFromPem } from "../../service
 export type IsolateTool = {
   readonly sandbox: { readonly code: string; readonly [key: string]: unknown };
   readonly limits?: Partial<Manifest["limits"]>;
+  readonly egress?: readonly string[];
 };
 
 export type Signed = { readonly permit: SignedBytes; readonly manifestJson: string; readonly argumentsJson: string };
@@ -44,6 +45,7 @@ export async function startIsolateRunner(options: { readonly workers?: number } 
         manifestSchema.parse({
           ...{ name: "test.program", version: "1.0.0", description: "A test's.", impact: "low" },
           ...{ arguments: { type: "object" }, limits: tool.limits ?? {} },
+          egress: tool.egress ?? [],
           sandbox: { kind: "isolate", ...tool.sandbox },
         }),
       );
@@ -51,6 +53,7 @@ export async function startIsolateRunner(options: { readonly workers?: number } 
       const id = `c-${++last}`;
       const claims = create(PermitClaimsSchema, {
         ...{ permitId: id, ref: { session: "s", callId: id }, tool: "test.program", toolDigest, limits: {}, depth },
+        egress: [...(tool.egress ?? [])],
         principal: { tenant, agent: "a", session: "s", user: "" },
         ...{ runnerId: "r", bootId: "b", argumentsHash: sha256Hex(argumentsJson) },
         expireTime: { seconds: BigInt(Math.floor(Date.now() / 1000) + 50), nanos: 0 },

@@ -1,21 +1,12 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { rootCertificates } from "node:tls";
-import { maskerOf } from "../../shared/mask.ts";
 import type { RunSpec } from "../backend.ts";
-import type { Resolve } from "../egress/addresses.ts";
+import type { CallSecrets } from "../call-secrets.ts";
 import { Authority } from "../egress/authority.ts";
-import { EgressProxy, mustRead } from "../egress/proxy.ts";
-import type { CallSecrets } from "./call-secrets.ts";
+import { EgressProxy, mustRead, type WayOutOptions } from "../egress/proxy.ts";
 import { EGRESS_MOUNT } from "./create.ts";
 import { placeFault } from "./faults.ts";
-
-export type WayOutOptions = {
-  readonly resolve: Resolve;
-  /** PEM of certificate authorities beside the well-known ones. */
-  readonly extraCa: readonly string[];
-  readonly now: () => number;
-};
 
 /**
  * Opens a sandbox's way out for one call: it is closed with the call, whatever still runs inside.
@@ -24,18 +15,16 @@ export type WayOutOptions = {
 export async function openWayOut(
   folder: string,
   spec: Pick<RunSpec, "egress" | "limits">,
-  { credentials, values }: CallSecrets,
+  { credentials, newByteMasker }: CallSecrets,
   { resolve, extraCa, now }: WayOutOptions,
 ): Promise<EgressProxy> {
   const authority = mustRead(spec.egress, credentials) ? await Authority.create(now()) : undefined;
   const trusted = [...(authority === undefined ? [] : [authority.certificate]), ...extraCa, ...rootCertificates];
-  // Masked over bytes, each a character: what is not ASCII in a secret is spelled so there.
-  const newMasker = maskerOf([...values, ...values.map((value) => Buffer.from(value).toString("latin1"))]);
   try {
     writeFileSync(join(folder, "ca.pem"), `${trusted.join("\n")}\n`);
     return await EgressProxy.listen({
       ...{ socketPath: join(folder, "egress.sock"), rules: spec.egress, mostBytes: spec.limits.egressBytes },
-      ...{ credentials, newMasker, authority, resolve, extraCa, now },
+      ...{ credentials, newMasker: newByteMasker, authority, resolve, extraCa, now },
     });
   } catch (error) {
     throw placeFault(error);

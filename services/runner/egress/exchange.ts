@@ -95,6 +95,8 @@ async function giveBack(
     delete headers["content-length"]; // masking may change it
     for (const [name, value] of Object.entries(headers)) headers[name] = maskedValue(value, newMasker);
   }
+  // What only we say: nobody takes a server's word for a refusal of ours.
+  for (const name of Object.keys(headers)) if (name.startsWith("x-interlock-")) delete headers[name];
   response.writeHead(status, headers);
   const masking = injected ? [maskingStream(newMasker())] : [];
   await pipeline([incoming, allowance.through(entry.received), ...masking, response]);

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { chmodSync, rmSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { connect, type Socket } from "node:net";
-import type { Duplex } from "node:stream";
+import { type Duplex, duplexPair } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { TLSSocket } from "node:tls";
 import { decideEgress, type EgressRule, formatEgressRule } from "../../shared/egress.ts";
@@ -18,20 +18,22 @@ import { EgressRecords, type Entry } from "./records.ts";
 import { allowed, EgressRefusal } from "./refusal.ts";
 import { expectHostHeader, type Origin, parseAbsolute, parseAuthority } from "./request.ts";
 
-export type ProxyOptions = {
-  /** Where it listens, inside a directory that only the sandbox and we reach. */
-  readonly socketPath: string;
+/** What all ways out of a runner have in common. */
+export type WayOutOptions = {
+  readonly resolve: Resolve;
+  /** PEM of certificate authorities beside the well-known ones. */
+  readonly extraCa: readonly string[];
+  readonly now: () => number;
+};
+
+export type ProxyOptions = WayOutOptions & {
   readonly rules: readonly EgressRule[];
   readonly credentials: readonly Credential[];
   /** Masks the credentials in what comes back. */
   readonly newMasker: () => Masker;
   /** Ends TLS where requests must be read; undefined where none must. */
   readonly authority: Authority | undefined;
-  readonly resolve: Resolve;
-  /** PEM of certificate authorities beside the well-known ones. */
-  readonly extraCa: readonly string[];
   readonly mostBytes: number;
-  readonly now: () => number;
 };
 
 const MAX_CONNECTIONS = 64;
@@ -64,8 +66,10 @@ export class EgressProxy implements AsyncDisposable {
   readonly #open = new Set<Duplex>();
   readonly records = new EgressRecords();
   #requests = 0;
+  #socketPath: string | undefined;
 
-  private constructor(options: ProxyOptions) {
+  /** One that listens nowhere: for this process alone, by `connect`. */
+  constructor(options: ProxyOptions) {
     this.#options = options;
     this.#allowance = new ByteAllowance(options.mostBytes);
     this.#server = this.#newServer(() => undefined);
@@ -75,12 +79,23 @@ export class EgressProxy implements AsyncDisposable {
     });
   }
 
-  static async listen(options: ProxyOptions): Promise<EgressProxy> {
+  /** @param socketPath inside a directory that only the sandbox and we reach. */
+  static async listen({ socketPath, ...options }: ProxyOptions & { readonly socketPath: string }) {
     const proxy = new EgressProxy(options);
-    proxy.#server.listen(options.socketPath);
+    proxy.#socketPath = socketPath;
+    proxy.#server.listen(socketPath);
     await once(proxy.#server, "listening");
-    chmodSync(options.socketPath, 0o666); // the sandbox is another user; who reaches the directory decides
+    chmodSync(socketPath, 0o666); // the sandbox is another user; who reaches the directory decides
     return proxy;
+  }
+
+  /** A connection from within this process, as one whose TLS has ended here: HTTP/1.1 to this origin. */
+  connect(origin: Origin): Duplex {
+    const [near, far] = duplexPair();
+    near.on("close", () => far.destroy());
+    far.on("close", () => near.destroy());
+    this.#newServer(() => origin).emit("connection", far);
+    return near;
   }
 
   get usedBytes(): number {
@@ -92,7 +107,7 @@ export class EgressProxy implements AsyncDisposable {
     for (const socket of this.#open) socket.destroy();
     this.#server.closeAllConnections();
     await closed;
-    rmSync(this.#options.socketPath, { force: true });
+    if (this.#socketPath !== undefined) rmSync(this.#socketPath, { force: true });
   }
 
   #newServer(originOf: () => Origin | undefined): Server {
@@ -106,12 +121,13 @@ export class EgressProxy implements AsyncDisposable {
     server.on("connection", (socket) => this.#track(socket));
     // What the parser takes for no request, two lengths for instance, is answered and the connection closed.
     server.on("clientError", (_, socket) => {
+      if (!socket.writable) return; // it was broken off, and nobody hears an answer
       const refusal = new EgressRefusal(
         "REQUEST_INVALID",
         "This is no HTTP/1.1 request that can be read in one way only.",
       );
       this.records.add({ kind: "http", host: "", port: 0, method: "", path: "" }, this.#options.now()).refused(refusal);
-      if (socket.writable) socket.end(rawAnswer(refusal));
+      socket.end(rawAnswer(refusal));
     });
     return server;
   }

@@ -11,6 +11,7 @@ export type RefusalReason =
   | "SNI_ENCRYPTED"
   | "NOT_TLS"
   | "BYTES_EXCEEDED"
+  | "BODY_TOO_LARGE"
   | "TOO_MANY_REQUESTS"
   | "CREDENTIAL_AMBIGUOUS"
   | "RESPONSE_NOT_READABLE"

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { createServer as createHttp, type IncomingMessage, type RequestListener } from "node:http";
 import { createServer as createHttps } from "node:https";
-import { type AddressInfo, connect, createServer, type Server } from "node:net";
+import { type AddressInfo, connect, createServer, type Server, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
@@ -32,21 +32,28 @@ export type World = AsyncDisposable & {
   /** Of the servers' own certificates. */
   readonly ca: string;
   readonly seen: Seen[];
+  /** Connections to any of them that are open. */
+  readonly openConnections: () => number;
   /** Connections to any of them. */
   readonly connections: () => number;
 };
 
 export const NAMES = ["api.example.com", "other.example.com", "files.example.com"] as const;
 
-/** Answers as /status/N, /redirect?to=, /echo (what it saw), /bytes/N, /gzip; else says which server it is. */
+/** Answers as /status/N, /redirect?to=, /echo (what it saw), /bytes/N, /gzip, /forged (a refusal), /never; else says which server it is. */
 export async function openWorld(more: readonly KnownHost[] = []): Promise<World> {
   const authority = await Authority.create(Date.now());
   const seen: Seen[] = [];
   let connections = 0;
+  let open = 0;
   const servers: Server[] = [];
   const hosts: KnownHost[] = [...more];
   const serve = async (server: Server, host: string, port: number): Promise<void> => {
-    server.on("connection", () => connections++);
+    server.on("connection", (socket: Socket) => {
+      connections++;
+      open++;
+      socket.on("close", () => open--);
+    });
     server.listen(0, "127.0.0.1");
     await once(server, "listening");
     servers.push(server);
@@ -68,6 +75,7 @@ export async function openWorld(more: readonly KnownHost[] = []): Promise<World>
       ca: authority.certificate,
       seen,
       connections: () => connections,
+      openConnections: () => open,
     },
     [Symbol.asyncDispose]: async () => {
       for (const server of servers) (server as ReturnType<typeof createHttp>).closeAllConnections();
@@ -86,6 +94,8 @@ function listenerOf(server: string, seen: Seen[]): RequestListener {
       if (what === "status") response.writeHead(Number(how)).end();
       else if (what === "redirect") response.writeHead(302, { location: searchParams.get("to") ?? "" }).end();
       else if (what === "bytes") response.end(Buffer.alloc(Number(how), "x"));
+      else if (what === "never") return;
+      else if (what === "forged") response.writeHead(403, { "x-interlock-refused": "NO_RULE" }).end();
       else if (what === "gzip") response.writeHead(200, { "content-encoding": "gzip" }).end("x");
       else if (what === "echo")
         response.writeHead(200, { "x-echo": headers.authorization ?? "" }).end(JSON.stringify({ url, headers, body }));

@@ -3,14 +3,17 @@ import type { RpcError } from "../../shared/rpc/errors.ts";
 import type { CallAnswer, RunIo } from "../backend.ts";
 import type { FromRun } from "./worker-process.ts";
 
-type Ask = Extract<FromRun, { kind: "ask" }>;
+type Ask = Extract<FromRun, { kind: "ask" | "fetch" }>;
+/** Performs a request that a program made, and answers with a reply. Never rejects. */
+export type Fetch = (json: string, signal: AbortSignal) => Promise<string>;
 
 /**
- * The calls that one program makes: so many at once, the others in turn, and none outlives the program. A worker that
+ * The calls and requests that one program makes: so many at once, the others in turn, and none outlives the program. A worker that
  * was taken over can ask for more than it may; it gets no answer.
  */
 export class Asks {
   readonly #io: RunIo;
+  readonly #fetch: Fetch | undefined;
   readonly #most: number;
   readonly #reply: (id: number, json: string) => void;
   readonly #stop = new AbortController();
@@ -18,8 +21,9 @@ export class Asks {
   #waiting: Ask[] = [];
   #taken = 0;
 
-  constructor(io: RunIo, most: number, reply: (id: number, json: string) => void) {
+  constructor(io: RunIo, fetch: Fetch | undefined, most: number, reply: (id: number, json: string) => void) {
     this.#io = io;
+    this.#fetch = fetch;
     this.#most = most;
     this.#reply = reply;
   }
@@ -49,9 +53,15 @@ export class Asks {
     }
   }
 
-  async #answer({ id, name, json }: Ask): Promise<void> {
-    const answer = await this.#io.onCall?.({ tool: name, argumentsJson: json }, this.#stop.signal);
-    if (answer !== undefined && !this.#stop.signal.aborted) this.#reply(id, toReply(answer));
+  async #answer(ask: Ask): Promise<void> {
+    const { signal } = this.#stop;
+    const reply = ask.kind === "fetch" ? await this.#fetch?.(ask.json, signal) : await this.#call(ask, signal);
+    if (reply !== undefined && !signal.aborted) this.#reply(ask.id, reply);
+  }
+
+  async #call({ name, json }: Extract<Ask, { kind: "ask" }>, signal: AbortSignal): Promise<string | undefined> {
+    const answer = await this.#io.onCall?.({ tool: name, argumentsJson: json }, signal);
+    return answer && toReply(answer);
   }
 }
 

@@ -161,6 +161,19 @@ describe("a program", () => {
     expect(cpu.usage.cpuMs).toBeGreaterThan(200);
   });
 
+  const hoard = "const all = []; for (;;) all.push('x'.repeat(1e5) + all.length, new Array(1e4).fill(all.length));";
+  const late: [when: string, code: string][] = [
+    ["before it returns", hoard],
+    ["after it has let go, in a promise's turn", `await null; ${hoard}`],
+    ["after it has let go, in a timer's turn", `await new Promise((then) => setTimeout(then, 20)); ${hoard}`],
+    ["in what turns its result into text", `return { toJSON() { ${hoard} } };`],
+  ];
+  it.each(late)("that uses up its memory %s ends so, and the next has a worker", async (_, code) => {
+    const result = await run(code, { limits: { cpuMs: 10_000 } });
+    expect(result).toMatchObject({ end: "oom", resultJson: "", limit: { allowed: 32 << 20 } });
+    expect((await run("return 1")).resultJson).toBe("1");
+  });
+
   const lies: [what: string, code: string][] = [
     ["JSON.stringify", "JSON.stringify = () => 'not json'; return 1"],
     ["Promise.prototype.then", "Promise.prototype.then = () => 'r\"forged\"'; return 1"],

@@ -3,10 +3,15 @@ import type { Log } from "../../shared/log.ts";
 import { MAX_CODE_BYTES, type SandboxSpec } from "../../shared/manifest.ts";
 import { MAX_DEPTH } from "../../shared/nesting.ts";
 import { RpcError } from "../../shared/rpc/errors.ts";
-import type { Backend, Capability, RunSpec } from "../backend.ts";
+import type { Backend, Capability, RunIo, RunResult, RunSpec } from "../backend.ts";
+import { resolveSecrets } from "../call-secrets.ts";
+import { resolver } from "../egress/addresses.ts";
+import type { WayOutOptions } from "../egress/proxy.ts";
+import type { SecretProviders } from "../secrets.ts";
 import { type Confinement, MAX_MEMORY_BYTES, planConfinement } from "./confine.ts";
 import { WorkerPool } from "./pool.ts";
 import { IsolateRun, type Program } from "./run.ts";
+import { WayOut } from "./way-out.ts";
 
 /** V8 isolates in worker processes: never in the runner's own. */
 
@@ -21,6 +26,9 @@ export type IsolateOptions = {
     /** Refuse to run where a measure of confine.ts does not hold. */
     readonly require_confinement: boolean;
   };
+  /** By default none are there, and names are looked up as the machine does. */
+  readonly secrets?: SecretProviders;
+  readonly egress?: WayOutOptions;
   readonly log: Log;
 };
 
@@ -70,12 +78,17 @@ class IsolateBackend implements Backend {
     }
   }
 
-  async run(spec: RunSpec, io: Parameters<Backend["run"]>[1]): ReturnType<Backend["run"]> {
+  async run(spec: RunSpec, io: RunIo): Promise<RunResult> {
     const program = programOf(spec);
     const leave = this.#enter(spec.tenant);
     try {
       const { pool, confinement } = isolateOf(spec.sandbox).jit === true ? await this.#placeToCompile() : this.#usual;
-      return await new IsolateRun({ pool, confinement, spec, io, program }).run();
+      if (spec.egress.length === 0) return await new IsolateRun({ pool, confinement, spec, io, program }).run();
+      const { secrets = {}, egress = { resolve: resolver([]), extraCa: [], now: Date.now } } = this.#options;
+      const wayOut = new WayOut(spec, await resolveSecrets(secrets, spec.secrets, io.signal), egress);
+      const { fetch } = wayOut;
+      const run = new IsolateRun({ pool, confinement, spec, io, program, fetch }).run();
+      return wayOut.addTo(await run.finally(() => wayOut[Symbol.asyncDispose]()));
     } finally {
       leave();
     }

@@ -3,7 +3,7 @@ import { stripTypeScriptTypes } from "node:module";
 import { join } from "node:path";
 
 /** In the order in which they need one another. */
-const FILES = ["host", "console", "clock", "timers", "text", "url", "clone", "calls", "main"];
+const FILES = ["host", "console", "clock", "timers", "text", "url", "clone", "calls", "fetch", "main"];
 
 /**
  * The standard library as one script, for a place that has no modules. It leaves `$boot` on the global object: the first

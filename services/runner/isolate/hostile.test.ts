@@ -111,6 +111,15 @@ describe("a worker that was taken over", () => {
     expect(asked).toBeLessThanOrEqual(64);
   });
 
+  it("and makes requests where no host is granted gets no answer, and its call goes on", async () => {
+    const fetch = JSON.stringify({ url: "http://127.0.0.1/", method: "GET", headers: [], body: null });
+    const asks = `say({ kind: "fetch", run, id: 1, json: ${JSON.stringify(fetch)} });`;
+    const heard = 'process.stdin.on("data", () => say({ kind: "grant" }));'; // a reply would end it
+    const result = await runOn(`${heard} ${asks} setTimeout(() => { ${answer("1")} ready(); }, 50);`);
+    expect(result).toMatchObject({ end: "exited", resultJson: "1" });
+    expect(result.egress).toBeUndefined();
+  });
+
   it("and tells of more than it used, or of an error without end, is believed within bounds", async () => {
     const result = await runOn(
       'say({ kind: "threw", run, cpuMs: 1e15, memoryBytes: 1e15, error: "x".repeat(1e6) }); ready();',

@@ -11,7 +11,9 @@ export type ToWorker =
       readonly outputBytes: number;
       /** It may call tools, */
       readonly mayCall: boolean;
-      /** so often. */
+      /** or the world, */
+      readonly mayFetch: boolean;
+      /** both together so often. */
       readonly asks: number;
     }
   /** The answer to what a program asked, as JSON of {ok: true, value} or {ok: false, error}. */
@@ -41,6 +43,8 @@ const fromWorker = z.discriminatedUnion("kind", [
     name: z.string().max(8192),
     json: z.string(),
   }),
+  /** The program makes a request and waits for a reply. */
+  z.strictObject({ kind: z.literal("fetch"), run, id: z.int().positive(), json: z.string() }),
   z.strictObject({ kind: z.literal("returned"), ...used, json: z.string() }),
   z.strictObject({ kind: z.literal("threw"), ...used, error: z.string() }),
   z.strictObject({ kind: z.literal("oom"), ...used }),

@@ -36,6 +36,7 @@ async function use(pool: WorkerPool, tenant: string): Promise<WorkerProcess> {
     memoryMb: 8,
     outputBytes: 10,
     mayCall: false,
+    mayFetch: false,
     asks: 0,
   } as const;
   await worker.send(run, () => {});

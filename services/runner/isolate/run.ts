@@ -3,7 +3,7 @@ import { DEFAULT_MAX_CALLS } from "../../shared/manifest.ts";
 import { MAX_DEPTH } from "../../shared/nesting.ts";
 import type { Enforcement, LimitHit, RunEnd, RunIo, RunResult, RunSpec } from "../backend.ts";
 import { CappedOutput } from "../output.ts";
-import { Asks } from "./asks.ts";
+import { Asks, type Fetch } from "./asks.ts";
 import { MAX_BINDING_CALLS } from "./bindings.ts";
 import type { Confinement } from "./confine.ts";
 import type { WorkerPool } from "./pool.ts";
@@ -22,6 +22,8 @@ export type IsolateRunOptions = {
   readonly spec: RunSpec;
   readonly io: RunIo;
   readonly program: Program;
+  /** Absent where it may not. */
+  readonly fetch?: Fetch | undefined;
 };
 
 /** How often a running program's CPU time and memory are looked at. */
@@ -92,7 +94,7 @@ export class IsolateRun {
 
   async #runOn(worker: WorkerProcess, stop: AbortSignal, endNow: () => "killed" | "timeout"): Promise<RunResult> {
     const { limits } = this.#spec;
-    const { pool, program } = this.#options;
+    const { pool, program, fetch } = this.#options;
     const answer = Promise.withResolvers<Answer>();
     let killedAs: RunEnd | undefined;
     const kill = (end: RunEnd): void => {
@@ -107,7 +109,7 @@ export class IsolateRun {
       if (this.#cpuMs > limits.cpuMs) kill("cpu");
       else if (this.#peakBytes > limits.memoryBytes + OUTSIDE_HEAP_BYTES) kill("oom");
     }, WATCH_MS);
-    const asks = new Asks(this.#io, this.#maxCalls, (id, json) => worker.reply(this.#run, id, json));
+    const asks = new Asks(this.#io, fetch, this.#maxCalls, (id, json) => worker.reply(this.#run, id, json));
     const ready = worker.send(
       {
         kind: "run",
@@ -116,11 +118,12 @@ export class IsolateRun {
         memoryMb: Math.max(8, Math.floor(limits.memoryBytes / 2 ** 20)),
         outputBytes: limits.outputBytes,
         mayCall: this.#mayCall,
+        mayFetch: fetch !== undefined,
         asks: this.#maxCalls,
       },
       (message) => {
         if (message.kind === "output") this.#print(message);
-        else if (message.kind === "ask") asks.take(message);
+        else if (message.kind === "ask" || message.kind === "fetch") asks.take(message);
         else answer.resolve(message);
       },
     );

@@ -43,6 +43,7 @@ const RUN = {
   memoryMb: 8,
   outputBytes: 100,
   mayCall: false,
+  mayFetch: false,
   asks: 0,
 } as const;
 

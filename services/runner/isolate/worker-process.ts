@@ -27,7 +27,7 @@ export type WorkerEnd = { readonly signal: string | null; readonly why: string }
 /** What a worker says while it runs a program. */
 export type FromRun = Exclude<FromWorker, { kind: "ready" }>;
 /** The last of it. */
-export type Answer = Exclude<FromRun, { kind: "output" | "ask" }>;
+export type Answer = Exclude<FromRun, { kind: "output" | "ask" | "fetch" }>;
 
 /**
  * One worker process as the runner sees it: something that may have been taken over by the program it ran. What it says
@@ -151,7 +151,7 @@ export class WorkerProcess {
     }
     if (this.#turn !== "answer") throw new Error(`${message.kind} out of turn`);
     if (message.run !== this.#run?.id) throw new Error(`${message.kind} of a run that is not its own`);
-    if (message.kind !== "output" && message.kind !== "ask") this.#turn = "ready";
+    if (message.kind !== "output" && message.kind !== "ask" && message.kind !== "fetch") this.#turn = "ready";
     this.#run.onMessage(message);
   }
 

@@ -103,20 +103,24 @@ function bindingsOf(guest: Pick<Guest, "program">): ivm.Callback[] {
   const log = (stream: unknown, text: unknown): void => {
     if (typeof text === "string") counted()?.printed.write(stream === "stderr" ? "stderr" : "stdout", text);
   };
-  const ask = (id: unknown, name: unknown, json: unknown): void => {
+  const leave = (may: "mayCall" | "mayFetch", id: unknown, json: unknown, name?: string): void => {
     const program = counted();
     if (program === undefined) return;
-    const { mayCall, asks, run } = program.message;
-    if (!mayCall || typeof id !== "number" || !Number.isSafeInteger(id) || id < 1) return;
-    if (typeof name !== "string" || name.length > MAX_NAME_CHARS) return;
+    const { asks, run } = program.message;
+    if (!program.message[may] || typeof id !== "number" || !Number.isSafeInteger(id) || id < 1) return;
     if (typeof json !== "string" || json.length > MAX_ASK_CHARS) return;
     if (++program.asks > asks) {
       stop(program, "tool_calls", program.asks);
       return;
     }
     program.printed.flush();
-    send({ kind: "ask", run, id, name, json });
+    send(name === undefined ? { kind: "fetch", run, id, json } : { kind: "ask", run, id, name, json });
   };
+  const ask = (id: unknown, name: unknown, json: unknown): void => {
+    if (typeof name === "string" && name.length <= MAX_NAME_CHARS) leave("mayCall", id, json, name);
+    else counted();
+  };
+  const fetch = (id: unknown, json: unknown): void => leave("mayFetch", id, json);
   const wake = (ms: unknown): void => {
     const program = counted();
     if (program === undefined || typeof ms !== "number") return;
@@ -139,7 +143,7 @@ function bindingsOf(guest: Pick<Guest, "program">): ivm.Callback[] {
       return `e${error instanceof Error ? error.message.slice(0, 300) : "It failed."}`;
     }
   };
-  return [log, ask, wake, now].map((binding) => new Callback(binding));
+  return [log, ask, wake, now, fetch].map((binding) => new Callback(binding));
 }
 
 /** Whatever comes of it, a program that throws, or that has been ended, is no concern of the worker. */
@@ -177,10 +181,11 @@ async function run(message: Run): Promise<void> {
 
 async function attempt(guest: Guest, message: Run): Promise<Outcome> {
   try {
+    const { mayCall, mayFetch } = message;
     const script = compile(guest.isolate, message.code);
     const program = script.runSync(guest.context, { reference: true });
     // On a thread of its own: where memory ends, isolated-vm says so on this one, and must find it free.
-    const said: unknown = await guest.run.apply(undefined, [program.derefInto(), message.input, message.mayCall], {
+    const said: unknown = await guest.run.apply(undefined, [program.derefInto(), message.input, mayCall, mayFetch], {
       result: { promise: true },
     });
     return toOutcome(said, message.outputBytes);

@@ -11,6 +11,8 @@ export type Host = {
   readonly log: (stream: string, text: string) => void;
   /** A call that is answered later, by `deliver`. */
   readonly ask: (id: number, tool: string, json: string) => void;
+  /** A request that is answered later, by `deliver`. */
+  readonly fetch: (id: number, json: string) => void;
   /** `tick` is called once so many milliseconds have passed. One alarm at a time: the last. */
   readonly wake: (ms: number) => void;
   /** Answers at once: "r" and the answer, or "e" and what is wrong. Bytes travel as text, one character each. */

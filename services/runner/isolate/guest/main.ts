@@ -1,5 +1,6 @@
 import { deliver, toolAt } from "./calls.ts";
 import { console, show } from "./console.ts";
+import { fetch } from "./fetch.ts";
 import {
   bytesOf,
   connect,
@@ -27,8 +28,9 @@ const describe = (thrown: unknown): string => {
   if (thrown instanceof Error) return `${thrown.name}: ${thrown.message}${place(thrown.stack)}`;
   return `The program threw something that is no Error: ${show(thrown)}`;
 };
-const run = async (program: Program, input: string, mayCall: boolean): Promise<string> => {
+const run = async (program: Program, input: string, mayCall: boolean, mayFetch: boolean): Promise<string> => {
   if (mayCall) define("tools", toolAt(""));
+  if (mayFetch) define("fetch", fetch);
   let value: unknown;
   try {
     value = await program(parse(input), console);
@@ -49,9 +51,15 @@ const run = async (program: Program, input: string, mayCall: boolean): Promise<s
 setPrototypeOf(run, null);
 
 /** Readies the isolate for its one program. */
-export function boot(log: Host["log"], ask: Host["ask"], wake: Host["wake"], now: Host["now"]) {
+export function boot(
+  log: Host["log"],
+  ask: Host["ask"],
+  wake: Host["wake"],
+  now: Host["now"],
+  fetchOutside: Host["fetch"],
+) {
   // Nothing here shares memory with anything, or may stop to wait for it. A snapshot cannot be without them.
   for (const name of ["$boot", "SharedArrayBuffer", "Atomics"]) deleteProperty(globalThis, name);
-  connect({ log, ask, wake, now });
+  connect({ log, ask, wake, now, fetch: fetchOutside });
   return { run, deliver, tick };
 }

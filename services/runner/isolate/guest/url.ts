@@ -66,7 +66,7 @@ class URLSearchParams {
     this.#changed(this.toString());
   }
 }
-class URL {
+export class URL {
   #parts: Parts;
   constructor(href: unknown, base?: unknown) {
     this.#parts = parse(demand("url.parse", String(href), base === undefined ? "" : String(base))) as Parts;

@@ -1,8 +1,8 @@
-import { parseEgressRules } from "../../shared/egress.ts";
-import type { SecretSpec } from "../../shared/manifest.ts";
-import { type Masker, maskerOf } from "../../shared/mask.ts";
-import type { Credential } from "../egress/credentials.ts";
-import { resolveSecret, type SecretProviders } from "../secrets.ts";
+import { parseEgressRules } from "../shared/egress.ts";
+import type { SecretSpec } from "../shared/manifest.ts";
+import { type Masker, maskerOf } from "../shared/mask.ts";
+import type { Credential } from "./egress/credentials.ts";
+import { resolveSecret, type SecretProviders } from "./secrets.ts";
 
 /** The secrets of one call, resolved: for its time only, and nowhere else. */
 export type CallSecrets = {
@@ -10,8 +10,9 @@ export type CallSecrets = {
   readonly credentials: readonly Credential[];
   /** Inside. */
   readonly env: Readonly<Record<string, string>>;
-  readonly values: readonly string[];
   readonly newMasker: () => Masker;
+  /** Over bytes, each a character: what is not ASCII in a secret is spelled so there. */
+  readonly newByteMasker: () => Masker;
 };
 
 /** @throws RpcError FAILED_PRECONDITION naming the reference that cannot be resolved; nothing has started. */
@@ -35,5 +36,6 @@ export async function resolveSecrets(
   }
   const inFormats = credentials.map((credential) => credential.value);
   const all = [...new Set([...values, ...inFormats])];
-  return { credentials, env, values: all, newMasker: maskerOf(all) };
+  const newByteMasker = maskerOf([...all, ...all.map((value) => Buffer.from(value).toString("latin1"))]);
+  return { credentials, env, newMasker: maskerOf(all), newByteMasker };
 }
