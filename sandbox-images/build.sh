@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the sandbox images from Debian packages, writes an SBOM of each, and pins them in images.lock.json. Two builds
 # from the same packages give the same ids.
-# usage: sandbox-images/build.sh             DEBIAN_MIRROR=http://snapshot.debian.org/archive/debian/20260101T000000Z ...
+# usage: sandbox-images/build.sh             DEBIAN_MIRROR=URL in the environment names another mirror, a dated one say
 #        sandbox-images/build.sh --check     true when the locked images exist and are of these inputs; fast
 #        sandbox-images/build.sh --verify    builds again, elsewhere, and compares with the lock
 #        sandbox-images/build.sh --base      only interlock/base:bookworm, which the services' own image stands on
